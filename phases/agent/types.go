@@ -1,0 +1,316 @@
+package agent
+
+import "time"
+
+// Hello is how an agent introduces itself.
+type Hello struct {
+	Digest string `json:"digest"` // sha256 of the running agent
+	BootID string `json:"boot_id"`
+	Pid    int    `json:"pid"`
+	Arch   string `json:"arch"` // GOARCH
+}
+
+// FactsArgs says what to look at beside the system itself.
+type FactsArgs struct {
+	Paths []string `json:"paths,omitempty"` // file systems whose space matters
+	Files []string `json:"files,omitempty"` // files whose digest is wanted
+	Unit  []string `json:"units,omitempty"` // reserved for checks; empty: all
+}
+
+// Facts is what a host is at one moment. What could not be learned is empty and
+// named in Unknown: it is never guessed.
+type Facts struct {
+	Hostname       string            `json:"hostname"`
+	Arch           string            `json:"arch"` // uname -m
+	Kernel         string            `json:"kernel"`
+	BootID         string            `json:"boot_id"`
+	OS             string            `json:"os"` // ID of os-release: nixos
+	User           string            `json:"user"`
+	Root           bool              `json:"root"`
+	Nix            string            `json:"nix"`     // version
+	Systemd        string            `json:"systemd"` // version
+	System         string            `json:"system"`  // /run/current-system, resolved
+	Booted         string            `json:"booted"`  // /run/booted-system, resolved
+	Specialisation string            `json:"specialisation,omitempty"`
+	Profile        Profile           `json:"profile"`
+	Boot           Boot              `json:"boot"`
+	Failed         []string          `json:"failed"`           // units that are failed now
+	Active         []string          `json:"active,omitempty"` // units that are active now
+	Space          []Space           `json:"space"`
+	Files          map[string]string `json:"files,omitempty"`    // path → sha256, "" where there is none
+	SwitchLocked   bool              `json:"switch_locked"`      // somebody holds switch-to-configuration's lock
+	OpenRun        string            `json:"open_run,omitempty"` // a lane that was never closed on this host
+	Holder         *Holder           `json:"holder,omitempty"`   // who holds the host's lock now
+	Launcher       bool              `json:"launcher"`           // Dir/agent is there
+	Sudo           string            `json:"sudo,omitempty"`     // "", or why sudo -n of the launcher does not work
+	Trusted        *bool             `json:"trusted,omitempty"`  // may this user import unsigned paths
+	TrustedKeys    []string          `json:"trusted_keys,omitempty"`
+	Time           time.Time         `json:"time"`
+	Unknown        []string          `json:"unknown,omitempty"`
+}
+
+// Profile is the system profile: what the host would boot after the next
+// `switch-to-configuration boot`.
+type Profile struct {
+	Path        string       `json:"path"`       // /nix/var/nix/profiles/system
+	Generation  int          `json:"generation"` // the current one's number
+	System      string       `json:"system"`     // the current one's store path
+	Generations []Generation `json:"generations,omitempty"`
+}
+
+// Generation is one numbered entry of a profile.
+type Generation struct {
+	Number int    `json:"number"`
+	System string `json:"system"`
+}
+
+// Boot is what the boot loader does by itself at the next boot.
+type Boot struct {
+	Loader  string `json:"loader"`  // systemd-boot, grub, or "" where neither was found
+	Default string `json:"default"` // the entry's name (systemd-boot) or the first entry's title (GRUB)
+	System  string `json:"system"`  // the toplevel that the default entry starts
+	Digest  string `json:"digest"`  // sha256 over loader.conf and its entries, or over grub.cfg
+}
+
+// Space is the room on one file system, in bytes.
+type Space struct {
+	Path  string `json:"path"`
+	FS    string `json:"fs"`
+	Total uint64 `json:"total"`
+	Free  uint64 `json:"free"`
+}
+
+// Holder is who holds a host's lock, and why.
+type Holder struct {
+	Run    string    `json:"run"`
+	Owner  string    `json:"owner"` // user@machine
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	BootID string    `json:"boot_id"`
+	Force  bool      `json:"force,omitempty"` // take it although another run was never closed (that run itself, or its rollback)
+}
+
+// ExecArgs is a short command that the agent runs as its child, as root.
+type ExecArgs struct {
+	Args    []string      `json:"args"`
+	Env     []string      `json:"env,omitempty"`
+	Stdin   []byte        `json:"stdin,omitempty"`
+	Timeout time.Duration `json:"timeout"` // nanoseconds; its whole process group ends then
+}
+
+// ExecResult is how it ended.
+type ExecResult struct {
+	Code     int    `json:"code"`
+	Signal   string `json:"signal,omitempty"`
+	TimedOut bool   `json:"timed_out,omitempty"`
+	Stdout   []byte `json:"stdout,omitempty"` // cut to the last 256 KiB
+	Stderr   []byte `json:"stderr,omitempty"`
+}
+
+// Job is a command that outlives the connection: a transient unit of its own.
+type Job struct {
+	Unit    string        `json:"unit"` // unique: deployer-<run>-<step>-<attempt>.service
+	Run     string        `json:"run"`
+	Args    []string      `json:"args"`
+	Env     []string      `json:"env,omitempty"`
+	Timeout time.Duration `json:"timeout"`
+	Finish  bool          `json:"finish,omitempty"` // at Timeout leave it running and answer; else it is stopped
+}
+
+// JobRef names a job. Wait is how long to wait for its end before answering.
+type JobRef struct {
+	Unit string        `json:"unit"`
+	Wait time.Duration `json:"wait,omitempty"`
+}
+
+// Receipt is what the host itself recorded of a job: fsynced when it started,
+// fsynced again when it ended.
+type Receipt struct {
+	Unit    string    `json:"unit"`
+	Run     string    `json:"run"`
+	State   string    `json:"state"` // started, ended, lost (started, but neither running nor ended)
+	Code    int       `json:"code"`
+	Signal  string    `json:"signal,omitempty"`
+	Timeout bool      `json:"timeout,omitempty"` // ended because its time was over
+	BootID  string    `json:"boot_id"`
+	Cursor  string    `json:"cursor,omitempty"` // journal position before it started
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Result  []Outcome `json:"result,omitempty"` // of a restore: one per operation
+}
+
+// OutputArgs asks for what a unit printed after Cursor ("" from the job's start).
+type OutputArgs struct {
+	Unit   string `json:"unit"`
+	Cursor string `json:"cursor,omitempty"`
+	Max    int    `json:"max,omitempty"` // lines, the last ones; 0: 1000
+}
+
+// Output is a part of a unit's journal.
+type Output struct {
+	Lines  []string `json:"lines"`
+	Cursor string   `json:"cursor"`
+}
+
+// Pin is a GC root that keeps a store path for a run.
+type Pin struct {
+	Run  string `json:"run"`
+	Name string `json:"name"`
+	Path string `json:"path"`
+}
+
+// RunRef names a run on this host.
+type RunRef struct {
+	Run string `json:"run"`
+}
+
+// Closing says how a lane ended. A closed lane no longer blocks other runs.
+type Closing struct {
+	Run     string `json:"run"`
+	Outcome string `json:"outcome"` // committed, restored, stuck, untouched
+}
+
+// The typed operations. A recipe is a list of them; so is what a step does.
+const (
+	DoStopJob   = "stop-job"    // Unit: end a job that may still run, and wait until its processes are gone
+	DoActivate  = "activate"    // System, Action: switch-to-configuration Action, then /run/current-system must be System
+	DoProfile   = "set-profile" // Profile, Generation or System: set it, read it back; Drop: generation to remove afterwards
+	DoBoot      = "set-boot"    // System, Loader, Default: nothing if the boot default is that already; else System's `boot`, read back
+	DoWriteFile = "write-file"  // Path, Digest, Mode, Content from the run's folder; Digest "" removes it
+	DoUnits     = "units"       // Units: those must be active in the end; start what is not
+	DoPin       = "pin"         // Name, System
+	DoUnpin     = "unpin"       // Name
+)
+
+// Operation is one typed operation with exact ids and paths, never "the
+// previous one". It can be done again: done already is success.
+type Operation struct {
+	Op         string   `json:"op"`
+	System     string   `json:"system,omitempty"`
+	Action     string   `json:"action,omitempty"`
+	Special    string   `json:"specialisation,omitempty"`
+	Profile    string   `json:"profile,omitempty"`
+	Generation int      `json:"generation,omitempty"`
+	Drop       int      `json:"drop,omitempty"` // only if the generation's path is DropSystem
+	DropSystem string   `json:"drop_system,omitempty"`
+	Boot       *Boot    `json:"boot,omitempty"`
+	Unit       string   `json:"unit,omitempty"`
+	Units      []string `json:"units,omitempty"`
+	Allow      []string `json:"allow_failed,omitempty"` // units that were failing before: they do not count
+	Path       string   `json:"path,omitempty"`
+	Digest     string   `json:"digest,omitempty"`
+	Content    []byte   `json:"content,omitempty"`
+	Mode       uint32   `json:"mode,omitempty"`
+	Name       string   `json:"name,omitempty"`
+}
+
+// Outcome is what one operation did.
+type Outcome struct {
+	Op      Operation `json:"op"`
+	State   string    `json:"state"` // done, already, failed
+	Code    int       `json:"code,omitempty"`
+	Message string    `json:"message,omitempty"`
+	Hint    []string  `json:"hint,omitempty"` // what a person types to do the same
+	Took    float64   `json:"took"`           // seconds
+}
+
+// Recipe is the undo of a lane, in the order in which it runs. Facts is what
+// the host was before: what a restore is compared with.
+type Recipe struct {
+	Run        string      `json:"run"`
+	Host       string      `json:"host"`
+	Written    time.Time   `json:"written"`
+	Operations []Operation `json:"operations"`
+	Before     Facts       `json:"before"`
+	Snapshots  []Snapshot  `json:"snapshots,omitempty"`
+}
+
+// FileRef names a file; File is its content.
+type FileRef struct {
+	Path string `json:"path"`
+	Max  int64  `json:"max"` // bytes; larger is error invalid
+}
+
+// File is a file of the host. Digest is empty where there is none.
+type File struct {
+	Path    string `json:"path"`
+	Digest  string `json:"digest"`
+	Mode    uint32 `json:"mode"`
+	Content []byte `json:"content,omitempty"`
+}
+
+// Probe is one look at one thing; Sample is what was seen. The same types serve
+// the agent (from the host) and the controller (http and tcp over a new connection).
+type Probe struct {
+	Kind    string            `json:"kind"` // command, unit, tcp, http, file, mount, disk, subvolumes, snapshot
+	Target  string            `json:"target,omitempty"`
+	Args    []string          `json:"args,omitempty"`    // command
+	Headers map[string]string `json:"headers,omitempty"` // http
+	Status  int               `json:"status,omitempty"`  // http: wanted, 0: any below 400
+	Body    string            `json:"body,omitempty"`    // http: must contain; file: must contain
+	Start   bool              `json:"start,omitempty"`   // unit: start it and wait for its end first
+	Paths   []string          `json:"paths,omitempty"`   // subvolumes
+	Newer   time.Duration     `json:"newer,omitempty"`   // snapshot: one younger than this must exist below Target
+	Timeout time.Duration     `json:"timeout"`
+}
+
+// Sample is what a probe saw. No data is never a pass.
+type Sample struct {
+	OK     bool               `json:"ok"`
+	Detail string             `json:"detail"` // "503, want 200"
+	Values map[string]float64 `json:"values,omitempty"`
+	Output string             `json:"output,omitempty"` // last lines, for the failure's context
+	Took   float64            `json:"took"`             // seconds
+}
+
+// DiscoverArgs asks what backs the given mount points; empty: everything Btrfs.
+type DiscoverArgs struct {
+	Paths []string `json:"paths"`
+}
+
+// Discovery is what was found.
+type Discovery struct {
+	Volumes []Volume `json:"volumes"`
+}
+
+// Volume is one declared path and the subvolume behind it.
+type Volume struct {
+	Path     string   `json:"path"`
+	Btrfs    bool     `json:"btrfs"`
+	Root     bool     `json:"root"` // the path is a subvolume's root itself
+	ID       uint64   `json:"id,omitempty"`
+	UUID     string   `json:"uuid,omitempty"`
+	Name     string   `json:"name,omitempty"` // path below the top level
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Nested   []string `json:"nested,omitempty"` // subvolumes below it: a snapshot leaves them empty
+	FS       string   `json:"fs"`               // file system type, and its id below
+	FSID     string   `json:"fsid,omitempty"`
+	Free     uint64   `json:"free"`
+	Problem  string   `json:"problem,omitempty"` // why it cannot be snapshotted, in words
+}
+
+// SnapshotArgs asks for one snapshot set. Dir is a folder on the same Btrfs,
+// outside every path of the set.
+type SnapshotArgs struct {
+	Run   string   `json:"run"`
+	Dir   string   `json:"dir"`
+	Stamp string   `json:"stamp"` // UTC, 20060102T150405Z
+	Paths []string `json:"paths"`
+}
+
+// SnapshotSet is what was taken, all of it or nothing.
+type SnapshotSet struct {
+	Snapshots []Snapshot `json:"snapshots"`
+}
+
+// Snapshot is one read-only snapshot.
+type Snapshot struct {
+	Source     string    `json:"source"` // mount point that it was taken of
+	Path       string    `json:"path"`
+	ID         uint64    `json:"id"`
+	UUID       string    `json:"uuid"`
+	ParentUUID string    `json:"parent_uuid"`
+	ReadOnly   bool      `json:"read_only"`
+	Run        string    `json:"run,omitempty"`
+	Created    time.Time `json:"created"`
+}

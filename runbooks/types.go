@@ -1,0 +1,250 @@
+package runbooks
+
+import "time"
+
+// Project is deployer.yaml: the hosts, and what all runbooks share.
+type Project struct {
+	File      string             `yaml:"-"` // path as given
+	Dir       string             `yaml:"-"` // folder that relative paths start from
+	Version   int                `yaml:"version"`
+	Flake     string             `yaml:"flake"` // flake reference, store path, or a command that prints one
+	Hosts     map[string]*Host   `yaml:"hosts"`
+	Snapshots *Snapshots         `yaml:"snapshots"`
+	Backup    *BackupTo          `yaml:"backup"`
+	Metrics   map[string]*Metric `yaml:"metrics"`
+	Checks    map[string]*Check  `yaml:"checks"`
+	Notify    map[string]*Notify `yaml:"notify"`
+	Plugins   map[string]*Plugin `yaml:"plugins"`
+}
+
+// Host is one machine.
+type Host struct {
+	Pos     Pos    `yaml:"-"`
+	Name    string `yaml:"-"`       // its key
+	Address string `yaml:"address"` // host name, address, address:port or ssh_config alias; "local" is this machine
+	User    string `yaml:"user"`    // root-equivalent; empty: what ssh_config says
+	Port    int    `yaml:"port"`
+	Key     string `yaml:"key"`    // path of a private key, beside the agent and ssh_config's
+	System  string `yaml:"system"` // nixosConfigurations.<system>
+	Zone    string `yaml:"zone"`   // IANA; windows and times are shown in it
+	Build   string `yaml:"build"`  // controller (default) or host
+}
+
+// Snapshots says what is taken read-only before every switch.
+type Snapshots struct {
+	Pos        Pos                   `yaml:"-"`
+	Dir        string                `yaml:"dir"` // default: a folder beside what it protects
+	Keep       *Keep                 `yaml:"keep"`
+	Subvolumes map[string]*Subvolume `yaml:"subvolumes"`
+}
+
+// Keep is the retention of snapshots.
+type Keep struct {
+	GoodRuns   int `yaml:"good_runs"`
+	FailedDays int `yaml:"failed_days"`
+}
+
+// Subvolume is one declared subvolume; `/persist: keep` is short for
+// `/persist: {on_rollback: keep}`.
+type Subvolume struct {
+	Pos        Pos      `yaml:"-"`
+	Path       string   `yaml:"-"`
+	OnRollback string   `yaml:"on_rollback"` // keep (default), restore, ask
+	Pause      []string `yaml:"pause"`
+}
+
+// BackupTo is where copies go that are not on the same disk.
+type BackupTo struct {
+	Pos     Pos      `yaml:"-"`
+	OffHost *OffHost `yaml:"off-host"`
+}
+
+// OffHost is the backup host.
+type OffHost struct {
+	Address    string   `yaml:"address"`
+	Path       string   `yaml:"path"`
+	Subvolumes []string `yaml:"subvolumes"`
+}
+
+// Metric is a named number.
+type Metric struct {
+	Pos        Pos    `yaml:"-"`
+	Scrape     string `yaml:"scrape"`
+	From       string `yaml:"from"`
+	Prometheus string `yaml:"prometheus"`
+	Query      string `yaml:"query"`
+}
+
+// Notify is one receiver of notifications.
+type Notify struct {
+	Pos    Pos      `yaml:"-"`
+	Kind   string   `yaml:"kind"` // webhook, file, or another plugin's name
+	URL    *Secret  `yaml:"url"`
+	Sign   *Secret  `yaml:"sign"`
+	Path   string   `yaml:"path"`
+	Events []string `yaml:"events"` // run, rollback, alert
+}
+
+// Secret comes from the environment, a file or a command; a literal is allowed
+// where the value is none (a URL without a token).
+type Secret struct {
+	Pos     Pos    `yaml:"-"`
+	Value   string `yaml:"-"`
+	Env     string `yaml:"env"`
+	File    string `yaml:"file"`
+	Command string `yaml:"command"`
+}
+
+// Plugin is somebody else's plugin: only what is named here is ever started.
+type Plugin struct {
+	Pos    Pos    `yaml:"-"`
+	Path   string `yaml:"path"`
+	SHA256 string `yaml:"sha256"`
+}
+
+// Runbook is one runbook file after its variables were filled in.
+type Runbook struct {
+	File        string            `yaml:"-"`
+	Digest      string            `yaml:"-"` // sha256 of the file and the variables' values
+	Name        string            `yaml:"-"` // file name without .yaml
+	Version     int               `yaml:"version"`
+	Description string            `yaml:"description"`
+	Vars        map[string]string `yaml:"vars"` // with what --var set
+	Changed     map[string]string `yaml:"-"`    // variables that differ from the file's, and the file's value
+	Phases      []*Phase          `yaml:"phases"`
+}
+
+// Phase is one entry of phases: exactly one of the sections is set, Kind names it.
+type Phase struct {
+	Pos      Pos
+	Kind     string // gate, backup, build, staging, window, switch, validate, monitor; edit, migrate
+	Name     string // `gate: ready` is named ready; else the kind; made unique by a number
+	Gate     *Gate
+	Backup   *Backup
+	Build    *Build
+	Staging  *Staging
+	Window   *Window
+	Switch   *Switch
+	Validate *Validate
+	Monitor  *Monitor
+	Edit     *Unbuilt
+	Migrate  *Unbuilt
+}
+
+// Unbuilt is a section of a kind that this version knows but has not built: it
+// is kept so that a runbook lints, and refused by name when run.
+type Unbuilt struct{ Pos Pos }
+
+// Gate is a checklist: automatic items are checked, the others signed.
+type Gate struct {
+	Items []*Item `yaml:"items"`
+}
+
+// Item is one line of a gate.
+type Item struct {
+	Pos   Pos    `yaml:"-"`
+	Check *Check `yaml:"check"` // by name or inline
+	Sign  string `yaml:"sign"`  // who signs
+	Text  string `yaml:"text"`
+}
+
+// Backup declares configuration files to keep a copy of, with digests.
+type Backup struct {
+	Files []string            `yaml:"files"` // of the repository
+	Host  map[string][]string `yaml:"host"`  // host → absolute paths there; a rollback puts them back
+}
+
+// Build evaluates and builds once per system.
+type Build struct {
+	Hosts []string `yaml:"hosts"`
+	On    string   `yaml:"on"` // controller (default) or host
+}
+
+// Staging is the same switch, validate and commit as production's, then its checks.
+type Staging struct {
+	Host     string    `yaml:"host"`
+	Evidence *Evidence `yaml:"evidence"`
+	Checks   []*Check  `yaml:"checks"`
+}
+
+// Evidence says how old a staging run may be, and how alike.
+type Evidence struct {
+	MaxAge  time.Duration `yaml:"max_age"`
+	Require string        `yaml:"require"`
+}
+
+// Window waits until a maintenance window is open.
+type Window struct {
+	Open     string          `yaml:"open"` // "always", or "sat 02:00-04:00 UTC"
+	Reserve  string          `yaml:"reserve"`
+	Announce []time.Duration `yaml:"announce"`
+}
+
+// Switch activates the new system without making it the default.
+type Switch struct {
+	Host          string        `yaml:"host"`
+	ConfirmWithin time.Duration `yaml:"confirm_within"`
+	Reboot        string        `yaml:"reboot"`       // ask, auto, never
+	AllowFailed   []string      `yaml:"allow_failed"` // units that may fail
+}
+
+// Validate judges every lane, then ends with the commit steps.
+type Validate struct {
+	Checks []*Check `yaml:"checks"`
+}
+
+// Monitor watches for a while.
+type Monitor struct {
+	For            time.Duration `yaml:"for"`
+	Every          time.Duration `yaml:"every"`
+	RollbackWithin time.Duration `yaml:"rollback_within"`
+	Rules          []*Rule       `yaml:"rules"`
+}
+
+// Rule is a check that is made again and again, and what its failure does.
+type Rule struct {
+	Check    *Check // the check it makes; inline keys stand beside do
+	Metric   string
+	Do       string // warn, alert (default), rollback
+	Severity string
+}
+
+// Check is one question about a host. Exactly one subject is set (Kind names
+// it); a scalar in a list is the name of a check of deployer.yaml.
+type Check struct {
+	Pos       Pos               `yaml:"-"`
+	Name      string            `yaml:"-"`       // its key, or made from its subject
+	Kind      string            `yaml:"-"`       // command, unit, tcp, http, file, mount, disk, subvolumes, snapshot; backup, reboot, fio, metric
+	Command   []string          `yaml:"command"` // argv; a string is run by sh -c
+	Unit      string            `yaml:"unit"`
+	TCP       string            `yaml:"tcp"`  // host:port
+	HTTP      string            `yaml:"http"` // URL
+	File      string            `yaml:"file"`
+	Mount     string            `yaml:"mount"`
+	Disk      string            `yaml:"disk"`
+	Subvols   []string          `yaml:"subvolumes"`
+	Snapshot  string            `yaml:"snapshot"` // folder in which a new enough one must be
+	Backup    string            `yaml:"backup"`
+	Reboot    bool              `yaml:"reboot"`
+	Fio       string            `yaml:"fio"`
+	Metric    string            `yaml:"metric"`
+	From      string            `yaml:"from"`    // host (default) or controller; http and tcp with a host's address: controller
+	Status    int               `yaml:"status"`  // http
+	Headers   map[string]string `yaml:"headers"` // http
+	Contains  string            `yaml:"contains"`
+	Start     bool              `yaml:"start"` // unit: start it, wait for its end
+	NewerThan time.Duration     `yaml:"snapshot_newer_than"`
+	MaxAge    time.Duration     `yaml:"max_age"`
+	When      string            `yaml:"when"`   // condition over what was measured, checked at load time
+	Within    time.Duration     `yaml:"within"` // deadline; default 30s, always finite
+	Interval  time.Duration     `yaml:"interval"`
+	Successes int               `yaml:"successes"` // needed in a row; default 1
+	Timeout   time.Duration     `yaml:"timeout"`   // of one try; default 10s
+}
+
+// Pos is where something stands in a file.
+type Pos struct {
+	File string
+	Line int
+	Col  int
+}
