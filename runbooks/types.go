@@ -6,36 +6,38 @@ import "time"
 type Project struct {
 	File      string             `yaml:"-"` // path as given
 	Dir       string             `yaml:"-"` // folder that relative paths start from
-	Version   int                `yaml:"version"`
+	Version   int                `yaml:"version" rule:"need"`
 	Flake     string             `yaml:"flake"` // flake reference, store path, or a command that prints one
-	Hosts     map[string]*Host   `yaml:"hosts"`
+	Hosts     map[string]*Host   `yaml:"hosts" rule:"need,keys=name"`
 	Snapshots *Snapshots         `yaml:"snapshots"`
 	Backup    *BackupTo          `yaml:"backup"`
-	Metrics   map[string]*Metric `yaml:"metrics"`
-	Checks    map[string]*Check  `yaml:"checks"`
-	Notify    map[string]*Notify `yaml:"notify"`
-	Plugins   map[string]*Plugin `yaml:"plugins"`
+	Metrics   map[string]*Metric `yaml:"metrics" rule:"keys=name"`
+	Checks    map[string]*Check  `yaml:"checks" rule:"keys=name"`
+	Notify    map[string]*Notify `yaml:"notify" rule:"keys=name"`
+	Plugins   map[string]*Plugin `yaml:"plugins" rule:"keys=name"`
+
+	src *source
 }
 
 // Host is one machine.
 type Host struct {
 	Pos     Pos    `yaml:"-"`
-	Name    string `yaml:"-"`       // its key
-	Address string `yaml:"address"` // host name, address, address:port or ssh_config alias; "local" is this machine
-	User    string `yaml:"user"`    // root-equivalent; empty: what ssh_config says
+	Name    string `yaml:"-"`                           // its key
+	Address string `yaml:"address" rule:"need,address"` // host name, address, address:port or ssh_config alias; "local" is this machine
+	User    string `yaml:"user"`                        // root-equivalent; empty: what ssh_config says
 	Port    int    `yaml:"port"`
-	Key     string `yaml:"key"`    // path of a private key, beside the agent and ssh_config's
-	System  string `yaml:"system"` // nixosConfigurations.<system>
-	Zone    string `yaml:"zone"`   // IANA; windows and times are shown in it
-	Build   string `yaml:"build"`  // controller (default) or host
+	Key     string `yaml:"key"`                              // path of a private key, beside the agent and ssh_config's
+	System  string `yaml:"system" rule:"need"`               // nixosConfigurations.<system>
+	Zone    string `yaml:"zone" rule:"zone"`                 // IANA; windows and times are shown in it
+	Build   string `yaml:"build" rule:"one=controller|host"` // controller (default) or host
 }
 
 // Snapshots says what is taken read-only before every switch.
 type Snapshots struct {
 	Pos        Pos                   `yaml:"-"`
-	Dir        string                `yaml:"dir"` // default: a folder beside what it protects
+	Dir        string                `yaml:"dir" rule:"abs"` // default: a folder beside what it protects
 	Keep       *Keep                 `yaml:"keep"`
-	Subvolumes map[string]*Subvolume `yaml:"subvolumes"`
+	Subvolumes map[string]*Subvolume `yaml:"subvolumes" rule:"keys=abs"`
 }
 
 // Keep is the retention of snapshots.
@@ -49,8 +51,8 @@ type Keep struct {
 type Subvolume struct {
 	Pos        Pos      `yaml:"-"`
 	Path       string   `yaml:"-"`
-	OnRollback string   `yaml:"on_rollback"` // keep (default), restore, ask
-	Pause      []string `yaml:"pause"`
+	OnRollback string   `yaml:"on_rollback" rule:"one=keep|restore|ask"` // keep (default), restore, ask
+	Pause      []string `yaml:"pause" rule:"unit"`
 }
 
 // BackupTo is where copies go that are not on the same disk.
@@ -61,28 +63,29 @@ type BackupTo struct {
 
 // OffHost is the backup host.
 type OffHost struct {
-	Address    string   `yaml:"address"`
-	Path       string   `yaml:"path"`
-	Subvolumes []string `yaml:"subvolumes"`
+	Pos        Pos      `yaml:"-"`
+	Address    string   `yaml:"address" rule:"need,address"`
+	Path       string   `yaml:"path" rule:"need,abs"`
+	Subvolumes []string `yaml:"subvolumes" rule:"abs"`
 }
 
 // Metric is a named number.
 type Metric struct {
 	Pos        Pos    `yaml:"-"`
-	Scrape     string `yaml:"scrape"`
-	From       string `yaml:"from"`
-	Prometheus string `yaml:"prometheus"`
+	Scrape     string `yaml:"scrape" rule:"url"`
+	From       string `yaml:"from" rule:"one=host|controller"`
+	Prometheus string `yaml:"prometheus" rule:"url"`
 	Query      string `yaml:"query"`
 }
 
 // Notify is one receiver of notifications.
 type Notify struct {
 	Pos    Pos      `yaml:"-"`
-	Kind   string   `yaml:"kind"` // webhook, file, or another plugin's name
+	Kind   string   `yaml:"kind" rule:"need,name"` // webhook, file, or another plugin's name
 	URL    *Secret  `yaml:"url"`
 	Sign   *Secret  `yaml:"sign"`
 	Path   string   `yaml:"path"`
-	Events []string `yaml:"events"` // run, rollback, alert
+	Events []string `yaml:"events" rule:"one=run|rollback|alert"` // run, rollback, alert
 }
 
 // Secret comes from the environment, a file or a command; a literal is allowed
@@ -98,8 +101,8 @@ type Secret struct {
 // Plugin is somebody else's plugin: only what is named here is ever started.
 type Plugin struct {
 	Pos    Pos    `yaml:"-"`
-	Path   string `yaml:"path"`
-	SHA256 string `yaml:"sha256"`
+	Path   string `yaml:"path" rule:"need"`
+	SHA256 string `yaml:"sha256" rule:"need,sha256"`
 }
 
 // Runbook is one runbook file after its variables were filled in.
@@ -107,28 +110,30 @@ type Runbook struct {
 	File        string            `yaml:"-"`
 	Digest      string            `yaml:"-"` // sha256 of the file and the variables' values
 	Name        string            `yaml:"-"` // file name without .yaml
-	Version     int               `yaml:"version"`
+	Version     int               `yaml:"version" rule:"need"`
 	Description string            `yaml:"description"`
 	Vars        map[string]string `yaml:"vars"` // with what --var set
 	Changed     map[string]string `yaml:"-"`    // variables that differ from the file's, and the file's value
-	Phases      []*Phase          `yaml:"phases"`
+	Phases      []*Phase          `yaml:"phases" rule:"need"`
+
+	src *source
 }
 
 // Phase is one entry of phases: exactly one of the sections is set, Kind names it.
 type Phase struct {
-	Pos      Pos
-	Kind     string // gate, backup, build, staging, window, switch, validate, monitor; edit, migrate
-	Name     string // `gate: ready` is named ready; else the kind; made unique by a number
-	Gate     *Gate
-	Backup   *Backup
-	Build    *Build
-	Staging  *Staging
-	Window   *Window
-	Switch   *Switch
-	Validate *Validate
-	Monitor  *Monitor
-	Edit     *Unbuilt
-	Migrate  *Unbuilt
+	Pos      Pos       `yaml:"-"`
+	Kind     string    `yaml:"-"` // gate, backup, build, staging, window, switch, validate, monitor; edit, migrate
+	Name     string    `yaml:"-"` // `gate: ready` is named ready; else the kind; made unique by a number
+	Gate     *Gate     `yaml:"gate"`
+	Backup   *Backup   `yaml:"backup"`
+	Build    *Build    `yaml:"build"`
+	Staging  *Staging  `yaml:"staging"`
+	Window   *Window   `yaml:"window"`
+	Switch   *Switch   `yaml:"switch"`
+	Validate *Validate `yaml:"validate"`
+	Monitor  *Monitor  `yaml:"monitor"`
+	Edit     *Unbuilt  `yaml:"edit"`
+	Migrate  *Unbuilt  `yaml:"migrate"`
 }
 
 // Unbuilt is a section of a kind that this version knows but has not built: it
@@ -137,7 +142,7 @@ type Unbuilt struct{ Pos Pos }
 
 // Gate is a checklist: automatic items are checked, the others signed.
 type Gate struct {
-	Items []*Item `yaml:"items"`
+	Items []*Item `yaml:"items" rule:"need"`
 }
 
 // Item is one line of a gate.
@@ -150,19 +155,19 @@ type Item struct {
 
 // Backup declares configuration files to keep a copy of, with digests.
 type Backup struct {
-	Files []string            `yaml:"files"` // of the repository
-	Host  map[string][]string `yaml:"host"`  // host → absolute paths there; a rollback puts them back
+	Files []string            `yaml:"files" rule:"rel"`          // of the repository; `flake.lock?` may be missing
+	Host  map[string][]string `yaml:"host" rule:"keys=host,abs"` // host → absolute paths there; a rollback puts them back
 }
 
 // Build evaluates and builds once per system.
 type Build struct {
-	Hosts []string `yaml:"hosts"`
-	On    string   `yaml:"on"` // controller (default) or host
+	Hosts []string `yaml:"hosts" rule:"host"`             // default: those that are staged or switched
+	On    string   `yaml:"on" rule:"one=controller|host"` // controller (default) or host
 }
 
 // Staging is the same switch, validate and commit as production's, then its checks.
 type Staging struct {
-	Host     string    `yaml:"host"`
+	Host     string    `yaml:"host" rule:"need,host"`
 	Evidence *Evidence `yaml:"evidence"`
 	Checks   []*Check  `yaml:"checks"`
 }
@@ -170,22 +175,23 @@ type Staging struct {
 // Evidence says how old a staging run may be, and how alike.
 type Evidence struct {
 	MaxAge  time.Duration `yaml:"max_age"`
-	Require string        `yaml:"require"`
+	Require string        `yaml:"require" rule:"one=identical"`
 }
 
 // Window waits until a maintenance window is open.
 type Window struct {
-	Open     string          `yaml:"open"` // "always", or "sat 02:00-04:00 UTC"
-	Reserve  string          `yaml:"reserve"`
+	Open     string          `yaml:"open" rule:"need"` // "always", or "sat 02:00-04:00 UTC"
+	Hours    Hours           `yaml:"-"`                // what Open says
+	Reserve  string          `yaml:"reserve" rule:"one=rollback"`
 	Announce []time.Duration `yaml:"announce"`
 }
 
 // Switch activates the new system without making it the default.
 type Switch struct {
-	Host          string        `yaml:"host"`
-	ConfirmWithin time.Duration `yaml:"confirm_within"`
-	Reboot        string        `yaml:"reboot"`       // ask, auto, never
-	AllowFailed   []string      `yaml:"allow_failed"` // units that may fail
+	Host          string        `yaml:"host" rule:"need,host"`
+	ConfirmWithin time.Duration `yaml:"confirm_within"`                   // default 3m
+	Reboot        string        `yaml:"reboot" rule:"one=ask|auto|never"` // ask, auto, never
+	AllowFailed   []string      `yaml:"allow_failed" rule:"unit"`         // units that may fail
 }
 
 // Validate judges every lane, then ends with the commit steps.
@@ -195,42 +201,47 @@ type Validate struct {
 
 // Monitor watches for a while.
 type Monitor struct {
-	For            time.Duration `yaml:"for"`
-	Every          time.Duration `yaml:"every"`
-	RollbackWithin time.Duration `yaml:"rollback_within"`
+	For            time.Duration `yaml:"for" rule:"need"`
+	Every          time.Duration `yaml:"every"`           // default 1m
+	RollbackWithin time.Duration `yaml:"rollback_within"` // default 1h, at most For
 	Rules          []*Rule       `yaml:"rules"`
 }
 
-// Rule is a check that is made again and again, and what its failure does.
+// Rule is a check that is made again and again, and what its failure does. A
+// rule's `when` says what is wrong ("used_percent > 90"): Check.When is its
+// opposite, so that a rule fails like any other check, on missing data too.
 type Rule struct {
-	Check    *Check // the check it makes; inline keys stand beside do
-	Metric   string
-	Do       string // warn, alert (default), rollback
-	Severity string
+	Pos      Pos    `yaml:"-"`
+	Check    *Check `yaml:",inline"`                           // the check it makes; its keys stand beside do
+	Named    string `yaml:"check"`                             // or the name of a check of deployer.yaml
+	Metric   string `yaml:"-"`                                 // as Check.Metric
+	When     string `yaml:"-"`                                 // the condition as written
+	Do       string `yaml:"do" rule:"one=warn|alert|rollback"` // default alert
+	Severity string `yaml:"severity" rule:"one=info|warning|critical"`
 }
 
 // Check is one question about a host. Exactly one subject is set (Kind names
 // it); a scalar in a list is the name of a check of deployer.yaml.
 type Check struct {
 	Pos       Pos               `yaml:"-"`
-	Name      string            `yaml:"-"`       // its key, or made from its subject
-	Kind      string            `yaml:"-"`       // command, unit, tcp, http, file, mount, disk, subvolumes, snapshot; backup, reboot, fio, metric
-	Command   []string          `yaml:"command"` // argv; a string is run by sh -c
-	Unit      string            `yaml:"unit"`
-	TCP       string            `yaml:"tcp"`  // host:port
-	HTTP      string            `yaml:"http"` // URL
-	File      string            `yaml:"file"`
-	Mount     string            `yaml:"mount"`
-	Disk      string            `yaml:"disk"`
-	Subvols   []string          `yaml:"subvolumes"`
-	Snapshot  string            `yaml:"snapshot"` // folder in which a new enough one must be
-	Backup    string            `yaml:"backup"`
+	Name      string            `yaml:"-"`                    // its key, or made from its subject
+	Kind      string            `yaml:"-"`                    // command, unit, tcp, http, file, mount, disk, subvolumes, snapshot; backup, reboot, fio, metric
+	Command   []string          `yaml:"command" rule:"shell"` // argv; a string is run by sh -c
+	Unit      string            `yaml:"unit" rule:"unit"`
+	TCP       string            `yaml:"tcp" rule:"hostport"` // host:port
+	HTTP      string            `yaml:"http" rule:"url"`     // URL
+	File      string            `yaml:"file" rule:"abs"`
+	Mount     string            `yaml:"mount" rule:"abs"`
+	Disk      string            `yaml:"disk" rule:"abs"`
+	Subvols   []string          `yaml:"subvolumes" rule:"abs"`
+	Snapshot  string            `yaml:"snapshot" rule:"abs"` // folder in which a new enough one must be
+	Backup    string            `yaml:"backup" rule:"backup"`
 	Reboot    bool              `yaml:"reboot"`
 	Fio       string            `yaml:"fio"`
-	Metric    string            `yaml:"metric"`
-	From      string            `yaml:"from"`    // host (default) or controller; http and tcp with a host's address: controller
-	Status    int               `yaml:"status"`  // http
-	Headers   map[string]string `yaml:"headers"` // http
+	Metric    string            `yaml:"metric" rule:"metric"`
+	From      string            `yaml:"from" rule:"one=host|controller"` // host (default) or controller; http and tcp with a host's address: controller
+	Status    int               `yaml:"status"`                          // http
+	Headers   map[string]string `yaml:"headers"`                         // http
 	Contains  string            `yaml:"contains"`
 	Start     bool              `yaml:"start"` // unit: start it, wait for its end
 	NewerThan time.Duration     `yaml:"snapshot_newer_than"`

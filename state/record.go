@@ -78,6 +78,7 @@ const (
 	Failed      Status = "failed" // before any change
 	Restoring   Status = "restoring"
 	RolledBack  Status = "rolled-back"
+	ByHost      Status = "rolled-back-by-host"
 	Stuck       Status = "stuck"
 	OutOfReach  Status = "unknown"
 	Interrupted Status = "interrupted" // derived, never written: not finished, not waiting, no live lease

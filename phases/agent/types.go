@@ -66,10 +66,11 @@ type Generation struct {
 
 // Boot is what the boot loader does by itself at the next boot.
 type Boot struct {
-	Loader  string `json:"loader"`  // systemd-boot, grub, or "" where neither was found
-	Default string `json:"default"` // the entry's name (systemd-boot) or the first entry's title (GRUB)
-	System  string `json:"system"`  // the toplevel that the default entry starts
-	Digest  string `json:"digest"`  // sha256 over loader.conf and its entries, or over grub.cfg
+	Loader  string `json:"loader"`             // systemd-boot, grub, or "" where neither was found
+	Default string `json:"default"`            // the entry's name (systemd-boot) or the first entry's title (GRUB)
+	System  string `json:"system"`             // the toplevel that the default entry starts
+	Digest  string `json:"digest"`             // sha256 over loader.conf and its entries, or over grub.cfg
+	OneShot string `json:"one_shot,omitempty"` // what the next boot alone starts, if that is something else
 }
 
 // Space is the room on one file system, in bytes.
@@ -109,10 +110,15 @@ type ExecResult struct {
 
 // Job is a command that outlives the connection: a transient unit of its own.
 type Job struct {
-	Unit    string        `json:"unit"` // unique: deployer-<run>-<step>-<attempt>.service
-	Run     string        `json:"run"`
-	Args    []string      `json:"args"`
-	Env     []string      `json:"env,omitempty"`
+	Unit string   `json:"unit"` // unique: deployer-<run>-<step>-<attempt>.service
+	Run  string   `json:"run"`
+	Args []string `json:"args,omitempty"`
+	Env  []string `json:"env,omitempty"`
+
+	// Operation, instead of Args, is done and judged inside the job; its
+	// Outcome is the receipt's Result. This is how an activation outlives SSH.
+	Operation *Operation `json:"operation,omitempty"`
+
 	Timeout time.Duration `json:"timeout"`
 	Finish  bool          `json:"finish,omitempty"` // at Timeout leave it running and answer; else it is stopped
 }
@@ -212,6 +218,7 @@ type Outcome struct {
 	Message string    `json:"message,omitempty"`
 	Hint    []string  `json:"hint,omitempty"` // what a person types to do the same
 	Took    float64   `json:"took"`           // seconds
+	Unit    string    `json:"unit,omitempty"` // the job that it ran as, for its output
 }
 
 // Recipe is the undo of a lane, in the order in which it runs. Facts is what

@@ -48,5 +48,6 @@ const (
 	OpFileGet   = "file.get"       // FileRef → File
 	OpDiscover  = "btrfs.discover" // DiscoverArgs → Discovery
 	OpSnapshot  = "btrfs.snapshot" // SnapshotArgs → SnapshotSet: read-only, durable when it answers
+	OpCancel    = "cancel"         // ID of a request: end it early, if it is a read; no answer of its own
 	OpSnapshots = "btrfs.list"     // DiscoverArgs → []Snapshot made by deployer
 )

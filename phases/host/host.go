@@ -94,10 +94,22 @@ func (e *Error) Error() string {
 	if e.Addr != "" && e.Addr != e.Host {
 		where += " (" + e.Addr + ")"
 	}
-	if e.Err == nil {
-		return "cannot reach " + where + ": " + string(e.Kind)
+	why := string(e.Kind)
+	if e.Err != nil {
+		why = e.Err.Error()
 	}
-	return "cannot reach " + where + ": " + e.Err.Error()
+	return e.Kind.what() + " " + where + ": " + why
+}
+
+// what could not be done; the name of the host follows.
+func (k Kind) what() string {
+	switch k {
+	case Lost:
+		return "lost contact with"
+	case NoSudo:
+		return "cannot become root on"
+	}
+	return "cannot reach"
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,67 @@
+# Everything here runs as it is on a fresh Debian 12 with Go, as root: what is
+# missing is installed by `make tools`, which says so.
+SHELL    := /bin/bash
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+AGENTS   := cmd/internal/agents/bin
+LDFLAGS  := -s -w -X github.com/hbohlen/deployer/cmd/internal/cli.Version=$(VERSION)
+GOBIN    := $(shell go env GOPATH)/bin
+LINT     := v2.15.0
+GO_FILES := $(shell git ls-files '*.go' 2>/dev/null)
+
+.PHONY: all agents tools lint unit race cli btrfs lab test demo bench clean
+
+all: bin/deployer bin/lab
+
+bin/deployer: agents $(GO_FILES) go.mod
+	CGO_ENABLED=0 go build -trimpath -tags embedagents -ldflags '$(LDFLAGS)' -o $@ ./cmd/deployer
+
+bin/lab: $(GO_FILES) go.mod
+	CGO_ENABLED=0 go build -trimpath -o $@ ./cmd/lab
+
+# The small static agent for both machines, compressed, with its digest.
+agents:
+	@mkdir -p $(AGENTS)
+	@for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags '-s -w' -o $(AGENTS)/agent-$$arch ./cmd/deployer-agent && \
+	  sha256sum < $(AGENTS)/agent-$$arch | cut -d' ' -f1 > $(AGENTS)/agent-$$arch.sha256 && \
+	  gzip -9nf $(AGENTS)/agent-$$arch || exit 1; \
+	done
+
+# What the lab and the tests need from Debian, and the linter.
+PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server procps dosfstools git
+tools:
+	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+$(GOBIN)/golangci-lint:
+	@echo "installing golangci-lint $(LINT)"
+	go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
+
+lint: $(GOBIN)/golangci-lint
+	$(GOBIN)/golangci-lint run ./...
+
+unit:
+	go test ./...
+
+race:
+	go test -race ./phases/... ./state/... ./plugins/...
+
+# The layers that need root, without a skip: Btrfs on a loop device, a real sshd.
+btrfs: tools
+	DEPLOYER_NO_SKIP=1 go test ./phases/agent/... ./phases/host/... ./state/...
+
+# The whole on real hosts: systemd, sshd, Nix, Btrfs.
+lab: tools bin/lab bin/deployer
+	.ci/lab
+
+test: tools lint unit race btrfs lab
+
+demo: tools bin/lab bin/deployer
+	.ci/demo
+
+bench: tools bin/lab bin/deployer
+	.ci/bench
+
+clean:
+	rm -rf bin $(AGENTS)

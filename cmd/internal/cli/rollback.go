@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hbohlen/deployer/cmd/internal/view"
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
+)
+
+type rollbackOptions struct {
+	dryRun, yes bool
+	reason      string
+	jsonInto    string
+}
+
+func (a *app) rollbackCmd() *cobra.Command {
+	o := &rollbackOptions{}
+	c := &cobra.Command{
+		Use: "rollback [RUN]", Short: "Undo the last successful run, or the one named; verified",
+		Long: `Every host of the run goes back to exactly what it was before the run: the
+recorded system, generation and boot default, by path and number. The recipe
+was written before the run's first change and is on the hosts. Data stays as it
+is (on_rollback: keep). Rolling back waits for no window and asks for no approval.`,
+		Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: func(c *cobra.Command, args []string) error { return a.rollback(c.Context(), arg(args), o) },
+	}
+	f := c.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
+	f.StringVar(&o.jsonInto, "json-into", "", "write every event to this file as JSON lines, too")
+	return c
+}
+
+func arg(args []string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return ""
+}
+
+func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error {
+	p, err := runbooks.LoadProject(a.project)
+	if err != nil {
+		return err
+	}
+	dir, err := a.undoable(p, id)
+	if err != nil {
+		return err
+	}
+	row, plan, err := readRun(dir)
+	if err != nil {
+		return err
+	}
+	ctx, _, release := interrupts(ctx, a.Streams)
+	defer release()
+	tools, err := a.tools(ctx, p)
+	if err != nil {
+		return err
+	}
+	r := &phases.Run{Type: "rollback", Undoes: row.ID, Project: p, Runbook: &runbooks.Runbook{Name: row.Runbook}, Revision: row.Revision, Tools: tools}
+	defer func() {
+		for _, l := range r.Lanes {
+			l.Drop()
+		}
+	}()
+	human := view.NewHuman(a.Streams, zone(p))
+	defer human.Close()
+	if err := a.lanesToUndo(ctx, r, row, plan, human); err != nil {
+		return err
+	}
+	human.Pause()
+	if a.showUndo(r, o); o.dryRun {
+		return nil
+	}
+	ask := &asker{app: a, human: human}
+	if err := ask.confirm("Roll back?", o.yes, "--yes"); err != nil {
+		return err
+	}
+	return a.undo(ctx, r, o, human)
+}
+
+// undoable finds the run to undo: the one named, or the last that went well and
+// is not undone yet.
+func (a *app) undoable(p *runbooks.Project, id string) (*state.RunDir, error) {
+	store, err := state.OpenStore(state.ProjectKey(p.Dir))
+	if err != nil {
+		return nil, err
+	}
+	if id != "" {
+		d, err := store.Find(id)
+		if err != nil {
+			return nil, usage(err, "deployer history")
+		}
+		return d, nil
+	}
+	d, err := store.LastGood()
+	if err == nil && d == nil {
+		err = fmt.Errorf("there is no successful run to undo")
+	}
+	if err != nil {
+		return nil, &phases.Failure{Exit: phases.ExitRefused, Err: err, Hint: []string{"deployer history"}}
+	}
+	return d, nil
+}
+
+// lanesToUndo reaches every host of the run that has something to undo, and
+// reads its recipe from there.
+func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan *phases.Plan, human *view.Human) error {
+	log := &phases.Log{Sinks: []phases.Sink{human}}
+	for _, name := range row.Hosts {
+		if s := row.Lanes[name].Status; s == state.Untouched || s == state.Restored {
+			continue
+		}
+		conf := r.Project.Hosts[name]
+		if conf == nil {
+			return usage(fmt.Errorf("run %s has the host %q, deployer.yaml has not", row.ID, name))
+		}
+		l := phases.NewLane(conf, r.Agents)
+		r.Lanes = append(r.Lanes, l)
+		if err := r.Recall(ctx, l, row.ID, log); err != nil {
+			return err
+		}
+		if to := planned(plan, name); to != "" && row.Lanes[name].Status == state.Committed && l.Seen.System != to {
+			return &phases.Failure{Exit: phases.ExitRefused, Host: name,
+				Err:  fmt.Errorf("%s does not run what run %s left there: it runs %s, the run left %s", name, row.ID, phases.ShortPath(l.Seen.System), phases.ShortPath(to)),
+				Safe: "nothing was changed on any host", Hint: []string{"deployer history   # undo later runs first"}}
+		}
+	}
+	if len(r.Lanes) == 0 {
+		return &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s left nothing to undo", row.ID), Hint: []string{"deployer show " + row.ID}}
+	}
+	return nil
+}
+
+func planned(p *phases.Plan, name string) string {
+	if p == nil {
+		return ""
+	}
+	for _, h := range p.Hosts {
+		if h.Name == name {
+			return h.To
+		}
+	}
+	return ""
+}
+
+// showUndo is the preview: what every host goes back to, and how.
+func (a *app) showUndo(r *phases.Run, o *rollbackOptions) {
+	var rows []view.Undo
+	for _, l := range slices.Backward(r.Lanes) {
+		rows = append(rows, view.Undo{Host: l.Name, Now: l.Seen, Before: l.Recipe.Before, Operations: l.Recipe.Operations, Snapshots: l.Recipe.Snapshots})
+	}
+	if a.json && o.dryRun {
+		a.JSONDoc(rows)
+		return
+	}
+	s := a.Streams
+	if !o.dryRun {
+		s = a.toErr()
+	}
+	s.Undo(r.Undoes, rows)
+}
+
+func (a *app) undo(ctx context.Context, r *phases.Run, o *rollbackOptions, human *view.Human) error {
+	s, err := a.open(ctx, r, human, o.jsonInto)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}
+	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
+		return err
+	}
+	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	return a.ended(s, runner.Restore(ctx), r)
+}
+
+// readRun folds a run's journal and reads its plan, where it has one.
+func readRun(dir *state.RunDir) (view.Row, *phases.Plan, error) {
+	recs, damage, err := state.Read(dir.Path)
+	if err != nil {
+		return view.Row{}, nil, err
+	}
+	run := state.Fold(recs)
+	row := view.Row{Run: run, Now: state.Derive(run, dir.Live()), Path: dir.Path}
+	if damage != nil {
+		row.Damage = damage.Error()
+	}
+	b, err := os.ReadFile(dir.PlanPath())
+	if os.IsNotExist(err) {
+		return row, nil, nil
+	}
+	if err != nil {
+		return row, nil, err
+	}
+	var p phases.Plan
+	if err := json.Unmarshal(b, &p); err != nil {
+		return row, nil, fmt.Errorf("cannot read %s: %w", dir.PlanPath(), err)
+	}
+	return row, &p, nil
+}

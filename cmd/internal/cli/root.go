@@ -1,0 +1,159 @@
+// Package cli is the command line: one file for each command, always in the
+// same order: the command and its flags, then what it does. Nothing here
+// prints but through the view.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hbohlen/deployer/cmd/internal/view"
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/runbooks"
+)
+
+// Version is set by release builds.
+var Version = "dev"
+
+// globals are the flags that every command takes.
+type globals struct {
+	project   string
+	view      view.Options
+	json      bool
+	noInput   bool
+	acceptNew bool
+	verbose   int
+}
+
+// app is one invocation.
+type app struct {
+	globals
+	*view.Streams
+}
+
+// Main runs the command line and returns the exit code.
+func Main(args []string) int {
+	a := &app{}
+	root := a.root()
+	root.SetArgs(args)
+	a.Streams = view.New(view.Options{})
+	err := root.ExecuteContext(context.Background())
+	return a.exit(err)
+}
+
+func (a *app) root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "deployer",
+		Short: "Run a change plan against NixOS hosts: snapshot, try, judge, commit, or go back",
+		Long: `deployer runs a runbook in phases against NixOS hosts over SSH. It takes
+snapshots before it touches anything, rolls back by itself when validation
+fails, and undoes a finished run with one command.`,
+		Example: `  deployer run production --dry-run    # what would happen, for review
+  deployer run production              # do it
+  deployer rollback                    # undo it
+  deployer status                      # where things stand`,
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRun: func(*cobra.Command, []string) { a.Streams = view.New(a.view) },
+		Args:             cobra.NoArgs,
+	}
+	f := c.PersistentFlags()
+	f.StringVarP(&a.project, "project", "f", "", "deployer.yaml, or the folder it is in (default .)")
+	f.StringVar(&a.view.Color, "color", "auto", "auto, always or never")
+	f.BoolVar(&a.view.ASCII, "ascii", false, "no symbols beyond ASCII")
+	f.BoolVarP(&a.view.Quiet, "quiet", "q", false, "results only")
+	f.BoolVar(&a.json, "json", false, "machine-readable output on stdout")
+	f.BoolVar(&a.noInput, "no-input", false, "never ask: fail with the flag to pass")
+	f.BoolVar(&a.acceptNew, "accept-new-host-keys", false, "write keys of hosts that known_hosts does not know into it")
+	f.CountVarP(&a.verbose, "verbose", "v", "-v: what steps do; -vv: everything, on stderr")
+	_ = c.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.statusCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
+		a.reportCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
+	return c
+}
+
+// usage is an error in how the command was typed.
+func usage(err error, hint ...string) error {
+	return &phases.Failure{Exit: phases.ExitUsage, Err: err, Hint: hint}
+}
+
+// exitCode is returned by commands that have said all there is to say.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// exit prints an error, once and here only, and gives its exit code.
+func (a *app) exit(err error) int {
+	if err == nil {
+		return phases.ExitOK
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	var mistakes *runbooks.Errors
+	if errors.As(err, &mistakes) {
+		a.Notef("%s\n\n%d mistake(s); nothing was contacted, nothing was changed.\n", mistakes.Detail(), len(mistakes.List))
+		return phases.ExitUsage
+	}
+	f := phases.AsFailure(err)
+	if cobraUsage(f.Err) {
+		f.Exit, f.Hint = phases.ExitUsage, []string{"deployer --help"}
+	}
+	if a.json {
+		a.jsonError(f)
+	}
+	a.Failure(f)
+	return f.Exit
+}
+
+// jsonError puts the failure on stderr as a record too: the last one.
+func (a *app) jsonError(f *phases.Failure) {
+	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": f.Hint}))
+}
+
+// cobraUsage recognises cobra's own errors, which have no type.
+func cobraUsage(err error) bool {
+	for _, s := range []string{"unknown command", "accepts ", "requires at least", "unknown flag", "unknown shorthand"} {
+		if strings.HasPrefix(err.Error(), s) {
+			return true
+		}
+	}
+	return false
+}
+
+// load reads deployer.yaml and a runbook, and reports the mistakes of both.
+func (a *app) load(runbook string, vars map[string]string) (*runbooks.Project, *runbooks.Runbook, error) {
+	return runbooks.Load(runbooks.Options{Project: a.project, Runbook: runbook, Vars: vars})
+}
+
+// vars reads --var NAME=VALUE.
+func vars(list []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, v := range list {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return nil, usage(fmt.Errorf("--var %q is not NAME=VALUE", v), "--var burn_in=1h")
+		}
+		m[name] = value
+	}
+	return m, nil
+}
+
+// owner is who is doing this: user@machine.
+func owner() string {
+	name, _ := os.Hostname()
+	user := os.Getenv("SUDO_USER")
+	if user == "" {
+		user = os.Getenv("USER")
+	}
+	if user == "" {
+		user = fmt.Sprintf("uid%d", os.Getuid())
+	}
+	return user + "@" + name
+}

@@ -1,0 +1,177 @@
+package view
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/state"
+)
+
+// Human shows a run's events as lines, and on a terminal what runs now below them.
+type Human struct {
+	*Streams
+	Zone *time.Location
+
+	texts map[string]string // step key → what the plan says of it
+	live  *live
+}
+
+// NewHuman makes a view of events for people.
+func NewHuman(s *Streams, zone *time.Location) *Human {
+	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}}
+	if s.TTY && !s.Quiet {
+		h.live = newLive(s)
+	}
+	return h
+}
+
+// Planned gives the words of the plan's steps.
+func (h *Human) Planned(p *phases.Plan) {
+	for _, ph := range p.Phases {
+		for _, s := range ph.Steps {
+			h.texts[s.Key] = s.Text
+		}
+	}
+}
+
+// Close ends the live line.
+func (h *Human) Close() {
+	if h.live != nil {
+		h.live.close()
+	}
+}
+
+// Event implements phases.Sink.
+func (h *Human) Event(rec state.Record) {
+	if rec.Kind == state.StepProgress {
+		h.progress(rec)
+		return
+	}
+	line := h.line(rec)
+	if line == "" || h.Quiet {
+		return
+	}
+	h.print(line)
+}
+
+func (h *Human) print(line string) {
+	if h.live != nil {
+		h.live.above(h.text(line))
+		return
+	}
+	h.Notef("%s\n", line)
+}
+
+// progress feeds the live line; without one, only a step that is slow is shown
+// to be alive.
+func (h *Human) progress(rec state.Record) {
+	what := place(rec)
+	if rec.Text != "" {
+		what += "  " + Clean(rec.Text)
+	}
+	switch {
+	case h.live != nil:
+		h.live.now(h.text(what), rec.Elapsed)
+	case !h.Quiet && rec.Text == "still running":
+		h.Notef("%s … %s  %s\n", h.clock(rec.Time), what, Duration(rec.Elapsed))
+	}
+}
+
+func (h *Human) clock(t time.Time) string { return t.In(h.Zone).Format("15:04:05") }
+
+func place(rec state.Record) string {
+	name, _, _ := strings.Cut(rec.Step, "@")
+	if name == "" {
+		name = rec.Phase
+	}
+	if rec.Host != "" {
+		name = pad(name, 24) + " " + rec.Host
+	}
+	return name
+}
+
+// mark is the symbol of a kind of event and its style.
+var mark = map[state.Kind][2]string{
+	state.StepDone:     {"✓", green},
+	state.StepFailed:   {"✗", red},
+	state.StepSkipped:  {"–", dim},
+	state.StepWaiting:  {"⏸", yellow},
+	state.StepRetry:    {"…", yellow},
+	state.UndoIntent:   {"↩", yellow},
+	state.UndoDone:     {"↩", green},
+	state.UndoFailed:   {"✗", red},
+	state.Decision:     {"✓", green},
+	state.Check:        {"!", yellow},
+	state.Notified:     {"•", dim},
+	state.NotifyFailed: {"!", yellow},
+	state.Note:         {"•", dim},
+	state.Repaired:     {"!", yellow},
+}
+
+// words name what happened, so that no meaning hangs on a symbol.
+var words = map[state.Kind]string{
+	state.StepFailed: "failed: ", state.StepSkipped: "skipped: ", state.StepWaiting: "waiting: ", state.StepRetry: "again: ",
+	state.UndoIntent: "undo: ", state.UndoDone: "undone: ", state.UndoFailed: "undo failed: ", state.NotifyFailed: "not notified: ",
+}
+
+func (h *Human) line(rec state.Record) string {
+	m, ok := mark[rec.Kind]
+	if !ok {
+		return ""
+	}
+	text := rec.Text
+	if text == "" && rec.Kind == state.StepDone {
+		text = h.texts[rec.Step]
+	}
+	if rec.Reason != "" {
+		text = strings.TrimSpace(text + " " + rec.Reason)
+	}
+	took := ""
+	if rec.Elapsed >= 0.05 {
+		took = Duration(rec.Elapsed)
+	}
+	left := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], m[0]), h.columns(rec))
+	body := Clean(words[rec.Kind] + firstLine(text))
+	room := h.Width - 2 - width(left) - width(took) - 3
+	if rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed {
+		room = 4096 // what went wrong is never cut
+	}
+	body = fit(body, room)
+	return strings.TrimRight(left+"  "+pad(body, min(room, 60))+"  "+h.style(dim, took), " ")
+}
+
+func (h *Human) columns(rec state.Record) string {
+	name, _, _ := strings.Cut(rec.Step, "@")
+	if name == "" {
+		name = rec.Phase
+	}
+	return pad(name, 24) + " " + pad(rec.Host, 12)
+}
+
+func firstLine(t string) string {
+	first, _, _ := strings.Cut(t, "\n")
+	return first
+}
+
+// JSON writes every event as one line.
+type JSON struct {
+	W  io.Writer
+	mu sync.Mutex
+}
+
+// Event implements phases.Sink.
+func (j *JSON) Event(rec state.Record) {
+	rec.Prev = ""
+	b, err := json.Marshal(rec)
+	if err != nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, _ = j.W.Write(append(b, '\n'))
+}

@@ -1,0 +1,127 @@
+package view
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/state"
+)
+
+// Failure prints an error: what, where, what is safe, what to type next.
+func (s *Streams) Failure(err error) {
+	f := phases.AsFailure(err)
+	var b strings.Builder
+	for i, line := range strings.Split(f.Error(), "\n") {
+		if i == 0 {
+			b.WriteString(s.style(red, "error: ") + line + "\n")
+		} else {
+			b.WriteString("       " + line + "\n")
+		}
+	}
+	for _, line := range f.Output {
+		b.WriteString(s.style(dim, "  | ") + Clean(line) + "\n")
+	}
+	if f.Safe != "" {
+		b.WriteString(" safe: " + f.Safe + "\n")
+	}
+	s.hints(&b, f.Hint)
+	s.Notef("%s", b.String())
+}
+
+func (s *Streams) hints(b *strings.Builder, hints []string) {
+	for i, h := range hints {
+		label := " next: "
+		if i > 0 {
+			label = "       "
+		}
+		b.WriteString(s.style(cyan, label) + h + "\n")
+	}
+}
+
+// Ended prints how a run ended.
+type Ended struct {
+	Run     string
+	Runbook string
+	Report  string // path
+	Took    float64
+	Undoes  string
+}
+
+// Outcome prints the closing lines of a run.
+func (s *Streams) Outcome(o *phases.Outcome, e Ended) {
+	if o.Failure != nil {
+		f := *o.Failure
+		f.Safe, f.Hint = "", nil
+		s.Failure(&f)
+	}
+	var b strings.Builder
+	b.WriteString("\n" + s.verdict(o, e) + "\n")
+	for _, host := range keys(o.Lanes) {
+		fmt.Fprintf(&b, "  %s %s %s\n", pad(host, 14), pad(laneWord(o.Lanes[host]), 12), phases.ShortPath(o.Systems[host]))
+	}
+	if len(o.Remains) > 0 {
+		b.WriteString("What remains to be done by a person:\n")
+		for _, r := range o.Remains {
+			b.WriteString("  " + r + "\n")
+		}
+	}
+	if e.Report != "" {
+		fmt.Fprintf(&b, "Report: %s\n", e.Report)
+	}
+	s.hints(&b, next(o, e))
+	s.Notef("%s", b.String())
+}
+
+func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
+	took := " (" + Duration(e.Took) + ")"
+	switch o.Exit {
+	case phases.ExitOK:
+		if e.Undoes != "" {
+			return s.style(green, "Undone") + ": run " + e.Undoes + " is rolled back and verified" + took + "."
+		}
+		return s.style(green, "Done") + ": run " + e.Run + " is committed" + took + "."
+	case phases.ExitRolledBack:
+		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ". Snapshots and logs are kept."
+	case phases.ExitAborted:
+		return s.style(yellow, "Stopped") + " by the operator: every host is what it was before" + took + "."
+	case phases.ExitUnhealthy:
+		return s.style(yellow, "Committed, but not healthy") + took + "."
+	case phases.ExitStuck:
+		return s.style(red, "Stuck") + ": a restore failed, a person is needed" + took + "."
+	case phases.ExitUnknown:
+		return s.style(red, "Unknown") + ": a host is out of reach" + took + "."
+	}
+	return s.style(red, "Failed") + " before any change: the hosts are untouched" + took + "."
+}
+
+func laneWord(l state.Status) string {
+	switch l {
+	case state.Restored:
+		return "old, verified"
+	case state.Committed:
+		return "committed"
+	case state.OutOfReach:
+		return "out of reach"
+	}
+	return string(l)
+}
+
+// next is what to type after a run.
+func next(o *phases.Outcome, e Ended) []string {
+	if o.Failure != nil && len(o.Failure.Hint) > 0 {
+		return append(o.Failure.Hint, "deployer show "+e.Run)
+	}
+	switch o.Exit {
+	case phases.ExitOK:
+		if e.Undoes != "" {
+			return []string{"deployer show " + e.Run}
+		}
+		return []string{"deployer rollback           # undo it", "deployer show " + e.Run}
+	case phases.ExitStuck:
+		return []string{"deployer show " + e.Run, "deployer rollback " + e.Run + "   # once the cause is mended"}
+	case phases.ExitUnknown:
+		return []string{"deployer rollback " + e.Run + "   # when the host answers again"}
+	}
+	return []string{"deployer show " + e.Run, "deployer logs " + e.Run}
+}

@@ -1,0 +1,185 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/nix"
+)
+
+// Plan prints a plan for people. full lists every package and all of the undo.
+func (s *Streams) Plan(p *phases.Plan, full bool) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  ·  runbook %s", s.style(bold, "Plan "+short(p.Digest)), p.Runbook)
+	if p.Revision != "" {
+		fmt.Fprintf(&b, "  ·  revision %s", short(p.Revision))
+	}
+	b.WriteString("\n")
+	for _, name := range keys(p.Changed) {
+		fmt.Fprintf(&b, "  with %s = %s (the runbook says %s)\n", name, p.Vars[name], p.Changed[name])
+	}
+	fmt.Fprintf(&b, "  %s\n", s.style(dim, "+ will do   – nothing to do   ? known when it runs   ↩ can be undone"))
+	for _, h := range p.Hosts {
+		s.planHost(&b, h, full)
+	}
+	b.WriteString("\n")
+	for i, ph := range p.Phases {
+		s.planPhase(&b, i+1, ph, full)
+	}
+	b.WriteString("\n" + tally(p) + "\n")
+	s.Printf("%s", b.String())
+}
+
+func (s *Streams) planHost(b *strings.Builder, h phases.PlanHost, full bool) {
+	fmt.Fprintf(b, "\n%s  %s@%s  ·  %s\n", s.style(bold, h.Name), h.User, h.Address, h.System)
+	if h.Unchanged {
+		fmt.Fprintf(b, "  – runs and boots %s already\n", phases.ShortPath(h.To))
+		return
+	}
+	fmt.Fprintf(b, "  from  generation %d  %s\n", h.From.Profile.Generation, phases.ShortPath(h.From.System))
+	fmt.Fprintf(b, "  to    %s\n", phases.ShortPath(h.To))
+	s.planDiff(b, h.Diff, full)
+	planUnits(b, h.Units)
+	if h.Reboot != "" {
+		fmt.Fprintf(b, "  %s %s differ from what was booted: activated live, a reboot will be pending\n", s.style(yellow, "!"), h.Reboot)
+	}
+	for _, n := range h.Notes {
+		fmt.Fprintf(b, "  %s %s\n", s.style(yellow, "!"), n)
+	}
+}
+
+// planItems is how many packages are listed without --diff.
+const planItems = 8
+
+func (s *Streams) planDiff(b *strings.Builder, d *nix.Diff, full bool) {
+	if d == nil {
+		b.WriteString("  ? the closure difference is known when it runs\n")
+		return
+	}
+	sign := "+"
+	if d.Bytes < 0 {
+		sign = ""
+	}
+	fmt.Fprintf(b, "  closure  %s%s, %d new paths, %s to copy\n", sign, Bytes(d.Bytes), d.Paths, Bytes(d.Missing))
+	for i, item := range d.Items {
+		if i == planItems && !full {
+			fmt.Fprintf(b, "    %d more (--diff lists them)\n", len(d.Items)-i)
+			break
+		}
+		fmt.Fprintf(b, "    %s\n", DiffLine(item))
+	}
+}
+
+// DiffLine shows one package in the notation of `nix store diff-closures`.
+func DiffLine(i nix.Item) string {
+	line := i.Name + ": " + versions(i.Old) + " → " + versions(i.New)
+	if slices.Equal(i.Old, i.New) {
+		line = i.Name + ":"
+	}
+	if i.Bytes >= 8<<10 {
+		line += ", +" + Bytes(i.Bytes)
+	} else if i.Bytes <= -8<<10 {
+		line += ", " + Bytes(i.Bytes)
+	}
+	return line
+}
+
+func versions(v []string) string {
+	if len(v) == 0 {
+		return "∅"
+	}
+	out := make([]string, len(v))
+	for i, x := range v {
+		if out[i] = x; x == "" {
+			out[i] = "ε"
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func planUnits(b *strings.Builder, u nix.UnitDiff) {
+	if u.Unknown {
+		b.WriteString("  ? unit changes are known when it runs\n")
+		return
+	}
+	var parts []string
+	for _, p := range []struct {
+		verb  string
+		units []string
+	}{{"stop", u.Stop}, {"start", u.Start}, {"restart", u.Restart}, {"reload", u.Reload}, {"leave running", u.Keep}} {
+		if len(p.units) > 0 {
+			parts = append(parts, p.verb+" "+strings.Join(p.units, ", "))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(b, "  units    %s (may be incomplete)\n", strings.Join(parts, " · "))
+	}
+}
+
+func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, full bool) {
+	fmt.Fprintf(b, "%2d %s\n", n, s.style(bold, ph.Name))
+	for _, st := range ph.Steps {
+		sym := "+"
+		switch {
+		case st.Nothing:
+			sym = "–"
+		case st.Unknown:
+			sym = "?"
+		}
+		undo := " "
+		if len(st.Undo) > 0 {
+			undo = "↩"
+		}
+		fmt.Fprintf(b, "   %s %s %s %s %s\n", sym, s.text(undo), pad(st.Name, 16), pad(st.Host, 12), fit(st.Text, max(30, s.Width-40)))
+		if full {
+			for _, d := range st.Detail {
+				fmt.Fprintf(b, "         %s\n", d)
+			}
+			for _, op := range st.Undo {
+				fmt.Fprintf(b, "         %s %s\n", s.style(dim, "undo:"), phases.Words(op))
+			}
+		}
+	}
+}
+
+func tally(p *phases.Plan) string {
+	steps, undo, change := 0, 0, 0
+	for _, ph := range p.Phases {
+		for _, s := range ph.Steps {
+			steps++
+			if len(s.Undo) > 0 {
+				undo++
+			}
+		}
+	}
+	for _, h := range p.Hosts {
+		if !h.Unchanged {
+			change++
+		}
+	}
+	if p.Nothing {
+		return fmt.Sprintf("Nothing to do: %d host(s) run and boot this revision already.", len(p.Hosts))
+	}
+	return fmt.Sprintf("%d of %d hosts change, %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
+}
+
+func short(digest string) string {
+	if len(digest) > 12 && !strings.Contains(digest, "-") {
+		return digest[:12]
+	}
+	if rev, dirty, ok := strings.Cut(digest, "-"); ok && len(rev) > 12 {
+		return rev[:12] + "-" + dirty
+	}
+	return digest
+}
+
+func keys[V any](m map[string]V) []string {
+	var k []string
+	for x := range m {
+		k = append(k, x)
+	}
+	slices.Sort(k)
+	return k
+}

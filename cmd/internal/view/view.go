@@ -1,0 +1,164 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/charmbracelet/x/ansi"
+	"golang.org/x/term"
+)
+
+// Streams is where a command prints, and how.
+type Streams struct {
+	Out, Err io.Writer
+	TTY      bool // stderr is a terminal: a live line may be drawn
+	Color    bool
+	ASCII    bool
+	Width    int // columns; 100 when it is not known
+	Quiet    bool
+
+	mu sync.Mutex
+}
+
+// Options are the flags that decide how things look.
+type Options struct {
+	Color string // auto, always, never
+	ASCII bool
+	Quiet bool
+}
+
+// New looks at the environment: NO_COLOR, CLICOLOR_FORCE, TERM, the locale and
+// the terminal's width.
+func New(o Options) *Streams {
+	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet}
+	s.TTY = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
+	if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 40 {
+		s.Width = w
+	}
+	s.Color = color(o.Color, s.TTY)
+	s.ASCII = o.ASCII || !utf8Locale()
+	return s
+}
+
+func color(flag string, tty bool) bool {
+	switch {
+	case flag == "always":
+		return true
+	case flag == "never", os.Getenv("NO_COLOR") != "":
+		return false
+	case os.Getenv("CLICOLOR_FORCE") != "" && os.Getenv("CLICOLOR_FORCE") != "0":
+		return true
+	}
+	return tty
+}
+
+// utf8Locale follows the order that the C library looks in. No locale at all is
+// taken as UTF-8: that is how containers and CI runners come.
+func utf8Locale() bool {
+	for _, k := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := os.Getenv(k); v != "" {
+			v = strings.ToLower(v)
+			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
+		}
+	}
+	return true
+}
+
+// The styles. Each goes with a symbol or a word that says the same.
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	cyan   = "36"
+)
+
+func (s *Streams) style(code, text string) string {
+	if !s.Color || text == "" {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// symbols and their ASCII forms.
+var ascii = strings.NewReplacer("✓", "ok", "✗", "FAIL", "–", "-", "↩", "<-", "⏸", "wait", "…", "...", "→", "->", "·", "|", "•", "*", "±", "+-")
+
+func (s *Streams) text(t string) string {
+	if s.ASCII {
+		return ascii.Replace(t)
+	}
+	return t
+}
+
+// Printf writes a result.
+func (s *Streams) Printf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprint(s.Out, s.text(fmt.Sprintf(format, args...)))
+}
+
+// Notef writes something that is not a result.
+func (s *Streams) Notef(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprint(s.Err, s.text(fmt.Sprintf(format, args...)))
+}
+
+// Clean removes control characters from remote output: it must not move our
+// cursor or recolour our words.
+func Clean(t string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return -1
+		}
+		return r
+	}, ansi.Strip(t))
+}
+
+// pad fills t to width columns; longer ones stay as they are.
+func pad(t string, width int) string {
+	return t + strings.Repeat(" ", max(0, width-ansi.StringWidth(t)))
+}
+
+// fit cuts t to width columns.
+func fit(t string, width int) string {
+	if width <= 1 || ansi.StringWidth(t) <= width {
+		return t
+	}
+	return ansi.Truncate(t, width, "…")
+}
+
+// Duration shows seconds: one decimal below a minute, `4m 10s` above.
+func Duration(sec float64) string {
+	switch {
+	case sec < 60:
+		return fmt.Sprintf("%.1fs", sec)
+	case sec < 3600:
+		return fmt.Sprintf("%dm %02ds", int(sec)/60, int(sec)%60)
+	}
+	return fmt.Sprintf("%dh %02dm", int(sec)/3600, int(sec)/60%60)
+}
+
+// Bytes shows a number of bytes in binary units.
+func Bytes(n int64) string {
+	sign := ""
+	if n < 0 {
+		sign, n = "-", -n
+	}
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%s%d B", sign, n)
+	}
+	return fmt.Sprintf("%s%.1f %s", sign, f, units[i])
+}

@@ -1,0 +1,2 @@
+// Command lab runs disposable NixOS-shaped hosts on one Linux machine.
+package main

@@ -1,0 +1,1 @@
+args: import ./common.nix args // { networking.hostName = "staging"; }

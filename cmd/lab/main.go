@@ -1,0 +1,35 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// exitError is a command's own exit code, passed through without a word.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// missingError is what the machine lacks; the lab then ends with 15.
+type missingError struct{ what, hint string }
+
+func (e missingError) Error() string { return e.what + "\n" + e.hint }
+
+func main() { os.Exit(exitCode(newCommand().Execute())) }
+
+func exitCode(err error) int {
+	var code exitError
+	var missing missingError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &missing):
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		return 15
+	}
+	fmt.Fprintln(os.Stderr, "lab:", err)
+	return 1
+}

@@ -1,0 +1,88 @@
+package activate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/nix"
+)
+
+// Requires finds what a deploy user trips over, before anything is built.
+func (lock) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
+	l, f := env.Lane, env.Lane.Seen
+	var found []phases.Finding
+	add := func(what string, hint ...string) {
+		found = append(found, phases.Finding{Host: l.Name, What: what, Hint: hint})
+	}
+	to := l.Conf.Address
+	switch {
+	case f.Nix == "":
+		add("there is no Nix on the host", "ssh "+to+" nix --version")
+		return found
+	case f.OS != "nixos":
+		add(fmt.Sprintf("the host is %s, not NixOS", f.OS), "ssh "+to+" cat /etc/os-release")
+		return found
+	case f.System == "":
+		add("the host has no /run/current-system", "ssh "+to+" readlink -f /run/current-system")
+	}
+	switch {
+	case f.Root:
+	case f.Sudo != "":
+		add("the deploy user cannot run the agent: "+f.Sudo, rootLines(f.User, to)...)
+	case !f.Launcher:
+		add("there is no launcher at "+agent.LauncherPath, rootLines(f.User, to)...)
+	}
+	if f.OpenRun != "" {
+		add("run "+f.OpenRun+" was never finished on this host", "deployer rollback "+f.OpenRun)
+	}
+	if f.SwitchLocked {
+		add("another switch-to-configuration is running", "ssh "+to+" fuser -v /run/nixos/switch-to-configuration.lock")
+	}
+	return found
+}
+
+// rootLines is what root does once on a host without deployer-host.nix.
+func rootLines(user, address string) []string {
+	return []string{
+		"deployer debug launcher | ssh root@" + address + " '" + strings.ReplaceAll(agent.InstallLauncher, "\n", "; ") + "'",
+		"# and in the host's configuration: security.sudo.extraRules = [{ users = [\"" + user + "\"]; commands = [{ command = \"" + agent.LauncherPath + "\"; options = [\"NOPASSWD\"]; }]; }];",
+	}
+}
+
+// Requires finds a user who may not import unsigned paths.
+func (transfer) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
+	l, f := env.Lane, env.Lane.Seen
+	if _, remote := l.Host.(nix.Target); !remote || f.Root || f.Nix == "" || f.Trusted == nil || *f.Trusted {
+		return nil
+	}
+	if env.Nix.SignsFor(ctx, f.TrustedKeys) {
+		return nil
+	}
+	return []phases.Finding{{Host: l.Name,
+		What: fmt.Sprintf("the Nix daemon does not trust %s, so it refuses to copy paths that are not signed", f.User),
+		Hint: []string{
+			"# in the host's configuration: nix.settings.trusted-users = [ \"root\" \"" + f.User + "\" ];",
+			"# or sign on this machine: nix key generate-secret --key-name deployer-1 > key.sec, `secret-key-files` in nix.conf, and the public key in the host's nix.settings.trusted-public-keys",
+		}}}
+}
+
+// copyFailure turns Nix's words for a refused or interrupted copy into ours.
+func copyFailure(err error, env *phases.Env) error {
+	var ne *nix.Error
+	if !errors.As(err, &ne) {
+		return err
+	}
+	f := &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("cannot copy the system: %w", err), Output: ne.Output}
+	all := strings.Join(ne.Output, "\n")
+	switch {
+	case strings.Contains(all, "lacks a signature"), strings.Contains(all, "unexpected end-of-file") && !env.Lane.Seen.Root:
+		f.Hint = []string{"# in the host's configuration: nix.settings.trusted-users = [ \"root\" \"" + env.Lane.Seen.User + "\" ];"}
+	case strings.Contains(all, "No space left"), strings.Contains(all, "disk I/O error"):
+		f.Exit, f.Hint = phases.ExitPrecondition, []string{"ssh " + env.Lane.Conf.Address + " df -h /nix"}
+	}
+	return f
+}

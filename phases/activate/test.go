@@ -1,0 +1,107 @@
+package activate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+// test activates the new system without making it anybody's default.
+type test struct {
+	phases.On
+	allow []string
+}
+
+// testTimeout bounds an activation; systemd's own time limits end before that.
+const testTimeout = 15 * time.Minute
+
+func (test) Name() string { return "test" }
+
+func (test) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
+	return phases.Change{Text: "activate " + phases.ShortPath(env.Lane.To.Out) + "; profile and boot default stay", Nothing: env.Lane.Unchanged()}, nil
+}
+
+func (test) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
+
+// Undo stops an activation that may still run, puts back declared files,
+// activates what ran, and starts what was active.
+func (t test) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
+	f := env.Lane.Current()
+	ops := []agent.Operation{{Op: agent.DoStopJob, Unit: unit(env)}}
+	if env.Attempt > 1 {
+		return ops, nil // the rest is in the recipe since the first attempt
+	}
+	for _, file := range env.Lane.Files {
+		ops = append(ops, agent.Operation{Op: agent.DoWriteFile, Path: file.Path, Digest: file.Digest, Mode: file.Mode, Content: file.Content})
+	}
+	ops = append(ops, agent.Operation{Op: agent.DoActivate, System: f.System, Special: f.Specialisation, Action: "test", Allow: f.Failed})
+	if units := lasting(f.Active); len(units) > 0 {
+		ops = append(ops, agent.Operation{Op: agent.DoUnits, Units: units})
+	}
+	return ops, nil
+}
+
+func lasting(active []string) []string {
+	var units []string
+	for _, u := range active {
+		if phases.Lasting(u) && strings.HasSuffix(u, ".service") || strings.HasSuffix(u, ".timer") || strings.HasSuffix(u, ".socket") {
+			units = append(units, u)
+		}
+	}
+	return units
+}
+
+func unit(env *phases.Env) string {
+	return fmt.Sprintf("deployer-%s-test-%d.service", env.ID, max(env.Attempt, 1))
+}
+
+func (t test) Do(ctx context.Context, env *phases.Env) error {
+	l := env.Lane
+	job := agent.Job{
+		Unit: unit(env), Run: env.ID, Timeout: testTimeout, Env: environment,
+		Args: []string{l.To.Out + "/bin/switch-to-configuration", "test"},
+	}
+	rec, out, err := l.Do(ctx, env, job)
+	if err != nil {
+		return err
+	}
+	log := env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
+	var now agent.Facts
+	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &now); err != nil {
+		return err
+	}
+	env.Facts(map[string]any{"code": rec.Code, "system": now.System, "failed": now.Failed, "output": log})
+	return t.judge(l, rec, now, out)
+}
+
+// judge applies the table of exit codes: 4 counts only for units that did not
+// fail before, a held lock waits, 100 and inhibitors need a reboot.
+func (t test) judge(l *phases.Lane, rec agent.Receipt, now agent.Facts, out []string) error {
+	if rec.Timeout {
+		return activationFailed(fmt.Errorf("the activation did not end within %s and was stopped", testTimeout), out)
+	}
+	v := agent.Judge(agent.Exit{
+		Code: rec.Code, Signal: rec.Signal, Output: strings.Join(out, "\n"), Before: l.Before.Failed, After: now.Failed,
+		Allow: t.allow, Current: now.System == l.To.Out,
+	})
+	switch {
+	case v.Retry:
+		return phases.Retry{After: 5 * time.Second, Reason: v.Message}
+	case v.Reboot:
+		return activationFailed(errors.New(v.Message+": this needs the reboot route, which this version has not built"), out)
+	case !v.OK:
+		return activationFailed(errors.New(v.Message), out)
+	case now.System != l.To.Out:
+		return activationFailed(fmt.Errorf("the host runs %s after the activation", phases.ShortPath(now.System)), out)
+	}
+	return nil
+}
+
+func activationFailed(err error, out []string) error {
+	return &phases.Failure{Exit: phases.ExitFailed, Err: err, Output: out[max(0, len(out)-20):]}
+}

@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// hostPath finds programs on NixOS first (setuid wrappers, then the system's
+// own), then on others. A login's own PATH is never used.
+const hostPath = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:" +
+	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// agent is one running agent: a connection's, a job's or a restore's.
+type agent struct {
+	Options
+	fs        snapper
+	mu        sync.Mutex
+	state     *store
+	locked    *os.File // the host's lock, while this agent holds it
+	holder    Holder
+	run       string   // of a restore; else the holder's
+	restoring *os.File // the lock of restores, held until the end
+	direct    bool     // this process is a job itself: it runs programs as its children
+
+	baseline []string // of a restore: what was failing before the run; else what is failing now
+}
+
+func newAgent(o Options) *agent {
+	if o.Root == "" {
+		o.Root = Dir
+	}
+	if o.Path == "" {
+		o.Path = hostPath
+	}
+	if o.Units == nil {
+		o.Units = systemd{path: o.Path}
+	}
+	if o.Journal == nil {
+		o.Journal = systemd{path: o.Path}
+	}
+	return &agent{Options: o, fs: kernel{}}
+}
+
+// store opens the agent's folder at its first use; only a write may make it.
+func (a *agent) store(create bool) (*store, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.state != nil {
+		return a.state, nil
+	}
+	s, err := openStore(a.Root, create)
+	if err == nil {
+		a.state = s
+	}
+	return s, err
+}
+
+// host is where a path of the host is found by this process.
+func (a *agent) host(path string) string {
+	if a.Prefix == "" {
+		return path
+	}
+	return filepath.Join(a.Prefix, path)
+}
+
+// resolve follows the links at the end of a path and answers where they lead,
+// "" where that is nowhere.
+func (a *agent) resolve(path string) string {
+	for range 40 {
+		target, err := os.Readlink(a.host(path))
+		if err != nil {
+			if _, err := os.Lstat(a.host(path)); err != nil {
+				return ""
+			}
+			return path
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = filepath.Clean(target)
+	}
+	return ""
+}
+
+func (a *agent) hello() (Hello, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
+	}
+	return Hello{Digest: hex.EncodeToString(h.Sum(nil)), BootID: a.bootID(), Pid: os.Getpid(), Arch: runtime.GOARCH}, nil
+}
+
+func (a *agent) bootID() string { return a.line("/proc/sys/kernel/random/boot_id") }
+
+// line is the content of a small file without white space around it.
+func (a *agent) line(path string) string {
+	data, _ := os.ReadFile(a.host(path))
+	return strings.TrimSpace(string(data))
+}
+
+// self is the command that starts this program again.
+func (a *agent) self() ([]string, error) {
+	if len(a.Self) > 0 {
+		return a.Self, nil
+	}
+	exe, err := os.Executable()
+	return []string{exe}, err
+}
+
+// release gives back what the connection held.
+func (a *agent) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.locked != nil {
+		_ = a.locked.Close()
+		a.locked = nil
+	}
+}
+
+// plain is what a run's or a pin's name may look like: it becomes a file name.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$`)
+
+func checkName(what, name string) error {
+	if !plain.MatchString(name) {
+		return &Error{Code: "invalid", Message: fmt.Sprintf("%s %q cannot be a file name", what, name)}
+	}
+	return nil
+}
+
+// pause waits a moment, or until ctx is over.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,188 @@
+package btrfs
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a path can be instead of a subvolume.
+var (
+	ErrNotBtrfs     = errors.New("is not on Btrfs")
+	ErrNotSubvolume = errors.New("is not a subvolume")
+)
+
+// Info is what the kernel knows of a subvolume.
+type Info struct {
+	ID, Parent, Dir  uint64 // Parent and Dir: where its name is
+	Name             string // the last part of its path
+	UUID, ParentUUID string
+	ReadOnly         bool
+	Created          time.Time // otime: when it was made or snapshotted
+}
+
+// Open opens a folder for the calls of this package.
+func Open(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if uint64(st.Type)&0xffffffff != unix.BTRFS_SUPER_MAGIC {
+		f.Close()
+		return nil, fmt.Errorf("%s %w", path, ErrNotBtrfs)
+	}
+	return f, nil
+}
+
+// IsRoot tells whether an open folder is a subvolume's root: its inode is 256,
+// on Btrfs only there.
+func IsRoot(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Sys().(*syscall.Stat_t).Ino == rootInode
+}
+
+// CheckRoot says why a path is not a subvolume's root, nil if it is one.
+func CheckRoot(path string) error {
+	f, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !IsRoot(f) {
+		return fmt.Errorf("%s %w", path, ErrNotSubvolume)
+	}
+	return nil
+}
+
+// Get describes the subvolume that an open folder lies in.
+func Get(f *os.File) (Info, error) {
+	var a subvolInfoArgs
+	if err := ioctl(f, iocGetSubvolInfo, &a); err != nil {
+		return Info{}, fmt.Errorf("cannot describe the subvolume of %s: %w", f.Name(), err)
+	}
+	return Info{
+		ID: a.ID, Parent: a.Parent, Dir: a.Dir, Name: unix.ByteSliceToString(a.Name[:]),
+		UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID), ReadOnly: a.Flags&rootFlagRO != 0,
+		Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
+	}, nil
+}
+
+// FSID is the identity of an open folder's file system.
+func FSID(f *os.File) (string, error) {
+	var a fsInfoArgs
+	if err := ioctl(f, iocFSInfo, &a); err != nil {
+		return "", fmt.Errorf("cannot identify the file system of %s: %w", f.Name(), err)
+	}
+	return uuid(a.FSID), nil
+}
+
+// Snapshot makes a read-only snapshot of the subvolume src as dir/name. A name
+// that is taken is fs.ErrExist: nothing is nested or replaced.
+func Snapshot(src, dir *os.File, name string) error {
+	a := volArgsV2{FD: int64(src.Fd()), Flags: readOnly}
+	if err := setName(a.Name[:], name); err != nil {
+		return err
+	}
+	if err := ioctl(dir, iocSnapCreateV2, &a); err != nil {
+		return fmt.Errorf("cannot snapshot %s as %s: %w", src.Name(), filepath.Join(dir.Name(), name), err)
+	}
+	return nil
+}
+
+// Create makes an empty subvolume.
+func Create(dir *os.File, name string) error {
+	var a volArgs
+	if err := setName(a.Name[:], name); err != nil {
+		return err
+	}
+	if err := ioctl(dir, iocSubvolCreate, &a); err != nil {
+		return fmt.Errorf("cannot make subvolume %s: %w", filepath.Join(dir.Name(), name), err)
+	}
+	return nil
+}
+
+// Destroy deletes a subvolume by its name. The kernel protects nothing: not a
+// mounted one, not the root of the running system.
+func Destroy(dir *os.File, name string) error {
+	var a volArgs
+	if err := setName(a.Name[:], name); err != nil {
+		return err
+	}
+	if err := ioctl(dir, iocSnapDestroy, &a); err != nil {
+		return fmt.Errorf("cannot delete %s: %w", filepath.Join(dir.Name(), name), err)
+	}
+	return nil
+}
+
+// Sync writes out dirty data and commits: what was done before is durable.
+// Unlike START_SYNC and WAIT_SYNC it also writes file data out.
+func Sync(f *os.File) error {
+	if err := ioctl[byte](f, iocSync, nil); err != nil {
+		return fmt.Errorf("cannot sync %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// NewestReadOnly finds the newest read-only snapshot in a folder or one level
+// below it, by creation time: mtime is the source's. No path: none is there.
+func NewestReadOnly(dir string) (newest time.Time, path string, err error) {
+	if _, err := os.Stat(dir); err != nil {
+		return newest, "", err
+	}
+	for _, pattern := range []string{"/*", "/*/*"} {
+		paths, _ := filepath.Glob(escapeGlob(dir) + pattern)
+		for _, p := range paths {
+			if info, err := describe(p); err == nil && info.ReadOnly && info.Created.After(newest) {
+				newest, path = info.Created, p
+			}
+		}
+	}
+	return newest, path, nil
+}
+
+// describe is Get for a path that must be a subvolume's root itself.
+func describe(path string) (Info, error) {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return Info{}, err
+	}
+	if !st.IsDir() || st.Sys().(*syscall.Stat_t).Ino != rootInode {
+		return Info{}, fmt.Errorf("%s %w", path, ErrNotSubvolume)
+	}
+	f, err := Open(path)
+	if err != nil {
+		return Info{}, err
+	}
+	defer f.Close()
+	return Get(f)
+}
+
+func escapeGlob(s string) string {
+	var out []rune
+	for _, r := range s {
+		if r == '*' || r == '?' || r == '[' || r == '\\' {
+			out = append(out, '\\')
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+func uuid(b [16]byte) string {
+	if b == [16]byte{} {
+		return ""
+	}
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

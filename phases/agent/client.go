@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// ErrLost is what calls return whose answer can no longer come: what they asked
+// for may have happened or not.
+var ErrLost = errors.New("the connection to the agent ended")
+
+// Client calls an agent. It is safe for use by many goroutines.
+type Client struct {
+	stream io.ReadWriteCloser
+	write  sync.Mutex
+
+	mu      sync.Mutex
+	last    uint64
+	pending map[uint64]chan Response
+	ended   error
+	done    chan struct{}
+}
+
+// NewClient starts to read answers from the stream; Close ends it.
+func NewClient(rwc io.ReadWriteCloser) *Client {
+	c := &Client{stream: rwc, pending: map[uint64]chan Response{}, done: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+// Call asks for one operation and waits for its answer, which goes to result
+// unless that is nil. An *Error is the agent's own; ErrLost says that the
+// outcome is not known. A cancelled context cancels the operation as well, if
+// that is a read.
+func (c *Client) Call(ctx context.Context, op string, args, result any) error {
+	id, answer, err := c.send(op, args)
+	if err != nil {
+		return err
+	}
+	defer c.forget(id)
+	select {
+	case res := <-answer:
+		return unpack(op, res, result)
+	case <-c.done:
+		select { // the answer came just before the end
+		case res := <-answer:
+			return unpack(op, res, result)
+		default:
+			return c.cause()
+		}
+	case <-ctx.Done():
+		go func() { _ = c.post(0, OpCancel, id) }()
+		return ctx.Err()
+	}
+}
+
+// Close ends the stream and with it the agent; pending calls fail.
+func (c *Client) Close() error {
+	c.end(nil)
+	return c.stream.Close()
+}
+
+// Lost is closed when the stream has ended.
+func (c *Client) Lost() <-chan struct{} { return c.done }
+
+func (c *Client) send(op string, args any) (uint64, chan Response, error) {
+	answer := make(chan Response, 1)
+	c.mu.Lock()
+	if c.ended != nil {
+		defer c.mu.Unlock()
+		return 0, nil, c.ended
+	}
+	c.last++
+	id := c.last
+	c.pending[id] = answer
+	c.mu.Unlock()
+	if err := c.post(id, op, args); err != nil {
+		c.forget(id)
+		return 0, nil, err
+	}
+	return id, answer, nil
+}
+
+func (c *Client) post(id uint64, op string, args any) error {
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return fmt.Errorf("cannot encode %s: %w", op, err)
+	}
+	line, err := json.Marshal(Request{ID: id, Op: op, Args: raw})
+	if err != nil {
+		return fmt.Errorf("cannot encode %s: %w", op, err)
+	}
+	if len(line) >= MaxLine {
+		return &Error{Code: "invalid", Message: fmt.Sprintf("cannot send %s: %d bytes, more than %d", op, len(line), MaxLine)}
+	}
+	c.write.Lock()
+	defer c.write.Unlock()
+	if _, err := c.stream.Write(append(line, '\n')); err != nil {
+		c.end(err)
+		return c.cause()
+	}
+	return nil
+}
+
+// read hands answers out. Lines before the first answer may be anything: a
+// login shell's start files like to greet.
+func (c *Client) read() {
+	r := bufio.NewReaderSize(c.stream, 64<<10)
+	for greeted := false; ; {
+		line, err := readLine(r)
+		if err != nil {
+			c.end(err)
+			return
+		}
+		if !greeted {
+			line = line[max(0, bytes.Index(line, []byte(`{"id":`))):]
+		}
+		var res Response
+		err = json.Unmarshal(line, &res)
+		switch {
+		case err == nil && res.ID != 0:
+			greeted = true
+			c.deliver(res)
+		case greeted:
+			c.end(fmt.Errorf("not an answer: %.80q", line))
+			return
+		}
+	}
+}
+
+func (c *Client) deliver(res Response) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if answer := c.pending[res.ID]; answer != nil {
+		answer <- res
+		delete(c.pending, res.ID)
+	}
+}
+
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+}
+
+func (c *Client) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended != nil {
+		return
+	}
+	c.ended = ErrLost
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.ended = fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	close(c.done)
+}
+
+func (c *Client) cause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+func unpack(op string, res Response, result any) error {
+	if res.Error != nil {
+		return res.Error
+	}
+	if result == nil || len(res.Result) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(res.Result, result); err != nil {
+		return fmt.Errorf("cannot read the answer of %s: %w", op, err)
+	}
+	return nil
+}

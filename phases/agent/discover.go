@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+// discover says what is behind each path, and why it could not be snapshotted.
+func (a *agent) discover(_ context.Context, args DiscoverArgs) (Discovery, error) {
+	mounts := readMounts(a.host("/proc/self/mountinfo"))
+	paths := args.Paths
+	if len(paths) == 0 {
+		paths = btrfsMounts(mounts)
+	}
+	d := Discovery{Volumes: []Volume{}}
+	for _, p := range paths {
+		d.Volumes = append(d.Volumes, a.volume(p, mounts))
+	}
+	return d, nil
+}
+
+func btrfsMounts(mounts []mount) []string {
+	var list []string
+	for _, m := range mounts {
+		if m.FS == "btrfs" && !slices.Contains(list, m.Path) {
+			list = append(list, m.Path)
+		}
+	}
+	return list
+}
+
+func (a *agent) volume(path string, mounts []mount) Volume {
+	v := Volume{Path: path, FS: mountOf(mounts, path).FS}
+	var st unix.Statfs_t
+	if unix.Statfs(a.host(path), &st) == nil {
+		v.Free = st.Bavail * uint64(st.Bsize)
+	}
+	f, err := btrfs.Open(a.host(path))
+	if err != nil {
+		v.Problem = problemOf(path, err)
+		return v
+	}
+	defer f.Close()
+	v.Btrfs, v.Root = true, btrfs.IsRoot(f)
+	if err := describeVolume(&v, f); err != nil {
+		v.Problem = err.Error()
+	} else if !v.Root {
+		v.Problem = path + " is a folder, not a subvolume"
+	} else if swap := swapIn(f); swap != "" {
+		v.Problem = path + " holds the active swap file " + swap + ": it cannot be snapshotted"
+	}
+	return v
+}
+
+func problemOf(path string, err error) string {
+	switch {
+	case errors.Is(err, btrfs.ErrNotBtrfs), errors.Is(err, unix.ENOTDIR):
+		return path + " is not a folder on Btrfs"
+	case errors.Is(err, os.ErrNotExist):
+		return path + " does not exist"
+	}
+	return err.Error()
+}
+
+func describeVolume(v *Volume, f *os.File) error {
+	info, err := btrfs.Get(f)
+	if err != nil {
+		return err
+	}
+	v.ID, v.UUID, v.ReadOnly = info.ID, info.UUID, info.ReadOnly
+	if v.FSID, err = btrfs.FSID(f); err != nil {
+		return err
+	}
+	tree, err := btrfs.ReadTree(f)
+	if err != nil {
+		return err
+	}
+	if v.Root {
+		for _, p := range tree.Below(info.ID) {
+			v.Nested = append(v.Nested, filepath.Join(v.Path, p))
+		}
+	}
+	v.Name, err = tree.Path(info.ID)
+	return err
+}
+
+// swapIn finds an active swap file in a subvolume: the kernel refuses to
+// snapshot that with ETXTBSY. Every subvolume has a device number of its own.
+func swapIn(f *os.File) string {
+	st, err := f.Stat()
+	data, _ := os.ReadFile("/proc/swaps")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(data)) {
+		file, _, _ := strings.Cut(line, " ")
+		s, err := os.Stat(unescape(file))
+		if err == nil && s.Mode().IsRegular() && s.Sys().(*syscall.Stat_t).Dev == st.Sys().(*syscall.Stat_t).Dev {
+			return file
+		}
+	}
+	return ""
+}
+
+var snapshotName = regexp.MustCompile(`^\d{8}T\d{6}Z-(.+)$`)
+
+// snapshots lists deployer's own, oldest first, in the folders where it keeps
+// them for the given paths, and in those paths themselves: by their names,
+// dated by the kernel.
+func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, error) {
+	l := lister{mounts: readMounts(a.host("/proc/self/mountinfo")), seen: map[string]bool{}, list: []Snapshot{}}
+	paths := args.Paths
+	if len(paths) == 0 {
+		paths = btrfsMounts(l.mounts)
+	}
+	done := map[string]bool{}
+	for _, p := range paths {
+		for _, dir := range append(a.folders("", a.fsidOf(p)), p) {
+			if !done[dir] {
+				done[dir] = true
+				l.add(a.host(dir))
+			}
+		}
+	}
+	slices.SortFunc(l.list, func(x, y Snapshot) int { return x.Created.Compare(y.Created) })
+	return l.list, nil
+}
+
+type lister struct {
+	mounts []mount
+	tree   *btrfs.Tree // of the folder at hand
+	seen   map[string]bool
+	list   []Snapshot
+}
+
+func (l *lister) add(dir string) {
+	f, err := btrfs.Open(dir)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if l.tree, err = btrfs.ReadTree(f); err != nil {
+		return
+	}
+	names, _ := f.Readdirnames(-1)
+	for _, name := range names {
+		if m := snapshotName.FindStringSubmatch(name); m != nil {
+			l.one(filepath.Join(dir, name), m[1])
+		}
+	}
+}
+
+// one splits RUN-SUBVOLUME at the subvolume that it was taken of: both may hold
+// dashes.
+func (l *lister) one(path, name string) {
+	f, err := btrfs.Open(path)
+	if err != nil || !btrfs.IsRoot(f) {
+		return
+	}
+	defer f.Close()
+	info, err := btrfs.Get(f)
+	if err != nil || info.ParentUUID == "" || l.seen[info.UUID] {
+		return
+	}
+	l.seen[info.UUID] = true
+	s := Snapshot{Path: path, ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: info.ReadOnly, Created: info.Created}
+	run, ok := name, false
+	if id, found := l.tree.Find(info.ParentUUID); found {
+		source, _ := l.tree.Path(id)
+		run, ok = strings.CutSuffix(name, "-"+dashed(source))
+		s.Source = l.mounted(source)
+	}
+	if !ok { // the source has another name by now, or is gone
+		run = name[:max(0, strings.LastIndexByte(name, '-'))]
+	}
+	s.Run = run
+	l.list = append(l.list, s)
+}
+
+// mounted is where a subvolume is mounted, else its path below the top level.
+func (l *lister) mounted(source string) string {
+	for _, m := range l.mounts {
+		if m.FS == "btrfs" && m.Root == "/"+source {
+			return m.Path
+		}
+	}
+	return source
+}

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileMax is how much of a file fits into one answer, encoded.
+const fileMax = 5 << 20
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+func (a *agent) fileGet(_ context.Context, ref FileRef) (File, error) {
+	if ref.Max <= 0 || ref.Max > fileMax {
+		ref.Max = fileMax
+	}
+	f, err := os.OpenFile(a.host(ref.Path), os.O_RDONLY|unix.O_NONBLOCK, 0) // never waits for a FIFO's other end
+	if errors.Is(err, fs.ErrNotExist) {
+		return File{Path: ref.Path}, nil
+	}
+	if err != nil {
+		return File{}, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return File{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return File{}, &Error{Code: "invalid", Message: ref.Path + " is not a regular file"}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, ref.Max+1))
+	if err != nil {
+		return File{}, err
+	}
+	if int64(len(data)) > ref.Max {
+		return File{}, &Error{Code: "invalid", Message: fmt.Sprintf("%s is larger than %d bytes", ref.Path, ref.Max)}
+	}
+	return File{Path: ref.Path, Digest: sum(data), Mode: uint32(st.Mode().Perm()), Content: data}, nil
+}
+
+// doWriteFile makes a file what the digest says, with content from the
+// operation or from the run's folder; no digest means no file.
+func (a *agent) doWriteFile(_ context.Context, run string, op Operation) (effect, error) {
+	if !filepath.IsAbs(op.Path) || filepath.Clean(op.Path) != op.Path {
+		return effect{}, fmt.Errorf("%q is not an absolute path", op.Path)
+	}
+	dir, name := filepath.Split(a.host(op.Path))
+	st, err := os.Lstat(a.host(op.Path))
+	if err == nil && !st.Mode().IsRegular() {
+		return effect{}, fmt.Errorf("%s is not a regular file: left as it is", op.Path)
+	}
+	if op.Digest == "" {
+		return effect{already: err != nil}, removeAt(dir, name)
+	}
+	o := putOptions{mode: 0o644}
+	if err == nil {
+		sys := st.Sys().(*syscall.Stat_t)
+		o = putOptions{mode: uint32(st.Mode().Perm()), uid: int(sys.Uid), gid: int(sys.Gid), chown: true}
+	}
+	if op.Mode != 0 {
+		o.mode = op.Mode & 0o777
+	}
+	if data, e := os.ReadFile(a.host(op.Path)); e == nil && sum(data) == op.Digest && uint32(st.Mode().Perm()) == o.mode {
+		return effect{already: true}, nil
+	}
+	content, err := a.content(run, op)
+	if err != nil {
+		return effect{}, err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return effect{}, err
+	}
+	defer d.Close()
+	return effect{}, putAt(int(d.Fd()), name, content, o)
+}
+
+func (a *agent) content(run string, op Operation) ([]byte, error) {
+	data := op.Content
+	if data == nil && op.Digest != sum(nil) {
+		s, err := a.store(false)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = s.read(contentFile(run, op.Digest)); err != nil {
+			return nil, err
+		}
+	}
+	if sum(data) != op.Digest {
+		return nil, fmt.Errorf("the content for %s is not %s", op.Path, op.Digest)
+	}
+	return data, nil
+}
+
+func contentFile(run, digest string) string {
+	return path.Join("runs", run, "files", path.Base(digest))
+}
+
+// doUnits starts what should be active and is not.
+func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, error) {
+	idle, err := a.idle(ctx, op.Units)
+	if err != nil || len(idle) == 0 {
+		return effect{already: err == nil}, err
+	}
+	startErr := a.Units.Do(ctx, "start", idle...)
+	still, err := a.idle(ctx, idle)
+	if err != nil {
+		return effect{}, err
+	}
+	if len(still) > 0 {
+		return effect{}, fmt.Errorf("not active: %s (%w)", strings.Join(still, ", "), cmpErr(startErr, errors.New("started, but ended again")))
+	}
+	return effect{message: "started " + strings.Join(idle, ", ")}, nil
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+func (a *agent) idle(ctx context.Context, want []string) ([]string, error) {
+	units, err := a.Units.List(ctx)
+	on := active(units)
+	return slices.DeleteFunc(slices.Clone(want), func(u string) bool { return slices.Contains(on, u) }), err
+}
+
+func (a *agent) doStopJob(ctx context.Context, _ string, op Operation) (effect, error) {
+	if err := checkUnit(op.Unit); err != nil {
+		return effect{}, err
+	}
+	on, err := running(ctx, a.Units, op.Unit)
+	if err == nil && !on {
+		return effect{already: true}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*stopLimit)
+	defer cancel()
+	err = a.Units.Do(ctx, "stop", op.Unit)
+	if on, e := running(context.WithoutCancel(ctx), a.Units, op.Unit); e != nil || on {
+		return effect{}, fmt.Errorf("cannot stop %s: %w", op.Unit, cmpErr(errors.Join(err, e), errors.New("it runs on")))
+	}
+	return effect{}, nil
+}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// hint is what a person types to do an operation by hand: absolute store
+// paths, nothing that needs a network, a PATH or deployer.
+func (a *agent) hint(run string, op Operation) []string {
+	top := op.System
+	if top == "" && op.Boot != nil {
+		top = op.Boot.System
+	}
+	if op.Special != "" {
+		top += "/specialisation/" + op.Special
+	}
+	profile := profilePath(op)
+	root := path.Join(gcroots, run+"-"+op.Name)
+	switch op.Op {
+	case DoStopJob:
+		return []string{"systemctl stop " + quote(op.Unit)}
+	case DoActivate:
+		return []string{quote(top+"/bin/switch-to-configuration") + " " + quote(op.Action)}
+	case DoBoot:
+		return []string{quote(top+"/bin/switch-to-configuration") + " boot"}
+	case DoProfile:
+		return profileHint(op, profile)
+	case DoWriteFile:
+		if op.Digest == "" {
+			return []string{"rm -f -- " + quote(op.Path)}
+		}
+		mode := op.Mode
+		if mode == 0 {
+			mode = 0o644
+		}
+		return []string{fmt.Sprintf("install -m %04o -- %s %s", mode, quote(filepath.Join(a.Root, contentFile(run, op.Digest))), quote(op.Path))}
+	case DoUnits:
+		return []string{"systemctl start -- " + quoteAll(op.Units)}
+	case DoPin:
+		return []string{"ln -sfn -- " + quote(op.System) + " " + quote(root)}
+	case DoUnpin:
+		return []string{"rm -f -- " + quote(root)}
+	}
+	return nil
+}
+
+func profileHint(op Operation, profile string) []string {
+	env := "nix-env"
+	if op.System != "" {
+		env = op.System + "/sw/bin/nix-env"
+	}
+	set := quote(env) + " -p " + quote(profile) + " --set " + quote(op.System)
+	if op.System == "" {
+		set = env + " -p " + quote(profile) + " --switch-generation " + strconv.Itoa(op.Generation)
+	}
+	if op.Drop == 0 {
+		return []string{set}
+	}
+	link := fmt.Sprintf("%s-%d-link", profile, op.Drop)
+	return []string{set, fmt.Sprintf("[ \"$(readlink %s)\" != %s ] || %s -p %s --delete-generations %d",
+		quote(link), quote(op.DropSystem), quote(env), quote(profile), op.Drop)}
+}
+
+// restoreText is the recipe for a person at a rescue console.
+func (a *agent) restoreText(r Recipe) string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("How to put %s back to what it was before run %s", r.Host, r.Run)
+	p("Written by deployer, %s. Nothing here needs a network.", r.Written.UTC().Format(time.RFC3339))
+	p("\nBefore the run this host was:")
+	for _, line := range before(r.Before) {
+		p("  %s", line)
+	}
+	p("\nAs root, in this order; go on after a command that fails:")
+	for i, op := range r.Operations {
+		p("\n  # %d. %s", i+1, op.Op)
+		for _, h := range a.hint(r.Run, op) {
+			p("  %s", h)
+		}
+	}
+	p("\nOr all of it at once, by the agent (its digest is the newest file's name):")
+	p("  ls -t %s/bin; %s/bin/DIGEST restore %s", a.Root, a.Root, quote(r.Run))
+	p("\nHow to check:")
+	p("  readlink -f /run/current-system      # %s", r.Before.System)
+	p("  readlink -f %s   # %s", SystemProfile, r.Before.Profile.System)
+	p("  systemctl --failed                   # before: %s", strings.Join(r.Before.Failed, " "))
+	for _, s := range r.Snapshots {
+		p("\nSnapshot of %s, read-only, taken before the run:\n  %s", s.Source, s.Path)
+	}
+	return clean(b.String())
+}
+
+func before(f Facts) []string {
+	list := []string{
+		"running system:  " + f.System + " " + f.Specialisation,
+		"booted system:   " + f.Booted,
+		fmt.Sprintf("system profile:  generation %d, %s", f.Profile.Generation, f.Profile.System),
+		fmt.Sprintf("boot default:    %s %q, %s", f.Boot.Loader, f.Boot.Default, f.Boot.System),
+		"boot id:         " + f.BootID,
+		"failed units:    " + strings.Join(f.Failed, " "),
+	}
+	return list
+}
+
+func quoteAll(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// quote makes one word of a POSIX shell's command line.
+func quote(word string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%=,", r)
+	}
+	if word != "" && strings.TrimLeftFunc(word, safe) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

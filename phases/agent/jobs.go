@@ -1,0 +1,264 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	jobPoll    = 20 * time.Millisecond
+	jobStarts  = 20 * time.Second // from systemd-run to the recorded start
+	stopGrace  = 5 * time.Second  // a job that is ended: between the polite signal and the other
+	stopLimit  = 20 * time.Second // what systemd allows for both, and for the receipt
+	stateBegun = "started"
+	stateEnded = "ended"
+	stateLost  = "lost"
+)
+
+var unitName = regexp.MustCompile(`^deployer-[A-Za-z0-9:_.@-]{1,200}\.service$`)
+
+func checkUnit(unit string) error {
+	if !unitName.MatchString(unit) {
+		return &Error{Code: "invalid", Message: fmt.Sprintf("%q is not a job's name: deployer-….service", unit)}
+	}
+	return nil
+}
+
+// ticket is a job as it lies on the host: what to do, and where its output starts.
+type ticket struct {
+	Job
+	Cursor string `json:"cursor,omitempty"`
+}
+
+func jobFile(unit, file string) string { return path.Join("jobs", unit, file) }
+
+// jobStart is idempotent: the same unit name never runs twice, however often
+// and from wherever it is asked for.
+func (a *agent) jobStart(ctx context.Context, job Job) (Receipt, error) {
+	if err := checkUnit(job.Unit); err != nil {
+		return Receipt{}, err
+	}
+	if (len(job.Args) == 0) == (job.Operation == nil) {
+		return Receipt{}, &Error{Code: "invalid", Message: "a job is either a command or an operation"}
+	}
+	verb := []string{"job", job.Unit}
+	return a.launch(ctx, job, verb)
+}
+
+func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, error) {
+	s, err := a.store(true)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := a.enlist(ctx, s, job); err != nil {
+		return Receipt{}, err
+	}
+	if s.exists(jobFile(job.Unit, "receipt.json")) {
+		return a.receipt(ctx, s, job.Unit)
+	}
+	self, err := a.self()
+	if err != nil {
+		return Receipt{}, err
+	}
+	runErr := a.Units.Run(ctx, transient(job, append(append(self, "-root", a.Root), verb...)))
+	r, err := a.begun(ctx, s, job.Unit, runErr != nil)
+	if err != nil && runErr != nil {
+		return r, fmt.Errorf("cannot start %s: %w", job.Unit, runErr)
+	}
+	return r, err
+}
+
+// enlist writes the ticket, or checks that the one that is there is the same.
+func (a *agent) enlist(ctx context.Context, s *store, job Job) error {
+	cursor, _ := a.Journal.Cursor(ctx)
+	data, err := json.Marshal(ticket{job, cursor})
+	if err != nil {
+		return err
+	}
+	err = s.create(jobFile(job.Unit, "job.json"), data)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var old ticket
+	if err := s.readJSON(jobFile(job.Unit, "job.json"), &old); err != nil {
+		return err
+	}
+	was, _ := json.Marshal(old.Job)
+	if is, _ := json.Marshal(job); !bytes.Equal(was, is) {
+		return &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
+	}
+	return nil
+}
+
+// transient describes a job's unit.
+//
+// No --pipe and no terminal: output goes to the journal, so that nothing but
+// the host itself can hold the job up or break it. DefaultDependencies=no and
+// IgnoreOnIsolate=yes: it goes on when a switch isolates a target or a failed
+// mount starts emergency.target, which stop everything that requires
+// sysinit.target. Conflicts= and Before= shutdown.target are then said here, so
+// that a reboot ends it in order and it can still write its receipt.
+// --collect (always): a failed job is not one of the host's failed units.
+func transient(job Job, args []string) Transient {
+	t := Transient{Name: job.Unit, Args: args, Env: []string{"DEPLOYER_UNIT=" + job.Unit}, Properties: []string{
+		"Description=deployer job of run " + job.Run,
+		"KillMode=control-group", "DefaultDependencies=no", "IgnoreOnIsolate=yes",
+		"Conflicts=shutdown.target", "Before=shutdown.target",
+		fmt.Sprintf("TimeoutStopSec=%d", int(stopLimit.Seconds())),
+		"LogRateLimitIntervalSec=0", "StandardOutput=journal", "StandardError=journal",
+	}}
+	if job.Timeout > 0 && !job.Finish { // the wrapper ends it in time; this is for a wrapper that cannot
+		t.Properties = append(t.Properties, fmt.Sprintf("RuntimeMaxSec=%d", int((job.Timeout+2*stopLimit).Seconds())))
+	}
+	return t
+}
+
+// begun waits for the receipt that a started job writes before anything else.
+func (a *agent) begun(ctx context.Context, s *store, unit string, failed bool) (Receipt, error) {
+	for deadline := time.Now().Add(jobStarts); ; {
+		r, err := a.receipt(ctx, s, unit)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return r, err
+		}
+		// Somebody else may be starting the same unit at this moment.
+		if failed {
+			if on, err := running(ctx, a.Units, unit); err == nil && !on {
+				return a.receipt(ctx, s, unit)
+			}
+		}
+		if time.Now().After(deadline) {
+			return Receipt{}, fmt.Errorf("%s did not record its start within %s", unit, jobStarts)
+		}
+		if err := pause(ctx, jobPoll/4); err != nil {
+			return Receipt{}, err
+		}
+	}
+}
+
+// receipt reads what the host recorded. A job that neither ended nor runs is lost.
+func (a *agent) receipt(ctx context.Context, s *store, unit string) (Receipt, error) {
+	var r Receipt
+	if err := s.readJSON(jobFile(unit, "receipt.json"), &r); err != nil {
+		return r, err
+	}
+	if r.State != stateBegun || r.BootID == a.bootID() && a.alive(ctx, s, unit) {
+		return r, nil
+	}
+	// It may have ended between the two looks.
+	if err := s.readJSON(jobFile(unit, "receipt.json"), &r); err != nil {
+		return r, err
+	}
+	if r.State == stateBegun {
+		r.State = stateLost
+	}
+	return r, nil
+}
+
+// alive tests the lock that the wrapper holds for its whole life: the kernel
+// drops it, however the wrapper ends. Only then systemd is asked, for what the
+// wrapper may have left.
+func (a *agent) alive(ctx context.Context, s *store, unit string) bool {
+	f, err := s.open(jobFile(unit, "alive"), unix.O_RDWR, 0)
+	if err == nil {
+		defer f.Close()
+		if errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) {
+			return true
+		}
+	}
+	on, err := running(ctx, a.Units, unit)
+	return err != nil || on // unknown is not lost
+}
+
+func (a *agent) jobWait(ctx context.Context, ref JobRef) (Receipt, error) {
+	s, job, err := a.ticket(ref.Unit)
+	if err != nil {
+		return Receipt{}, err
+	}
+	for deadline := time.Now().Add(ref.Wait); ; {
+		r, err := a.receipt(ctx, s, ref.Unit)
+		if errors.Is(err, fs.ErrNotExist) {
+			return r, &Error{Code: "not-found", Message: ref.Unit + " was asked for but did not start"}
+		}
+		if err != nil || r.State != stateBegun || !time.Now().Before(deadline) {
+			return r, err
+		}
+		if job.Finish && job.Timeout > 0 && time.Since(r.Started) > job.Timeout {
+			r.Timeout = true
+			return r, nil
+		}
+		if err := a.changed(ctx, s, ref.Unit, deadline); err != nil {
+			return r, err
+		}
+	}
+}
+
+// changed returns soon after the receipt is another file, or after a second.
+func (a *agent) changed(ctx context.Context, s *store, unit string, deadline time.Time) error {
+	before := s.inode(jobFile(unit, "receipt.json"))
+	for end := time.Now().Add(time.Second); time.Now().Before(end) && time.Now().Before(deadline); {
+		if err := pause(ctx, jobPoll); err != nil {
+			return err
+		}
+		if s.inode(jobFile(unit, "receipt.json")) != before {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (a *agent) ticket(unit string) (*store, ticket, error) {
+	var t ticket
+	if err := checkUnit(unit); err != nil {
+		return nil, t, err
+	}
+	s, err := a.store(false)
+	if err != nil {
+		return nil, t, err
+	}
+	err = s.readJSON(jobFile(unit, "job.json"), &t)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &Error{Code: "not-found", Message: "no job " + unit + " was ever asked for on this host"}
+	}
+	return s, t, err
+}
+
+func (a *agent) jobOutput(ctx context.Context, args OutputArgs) (Output, error) {
+	_, job, err := a.ticket(args.Unit)
+	if err != nil {
+		return Output{}, err
+	}
+	if args.Cursor == "" {
+		args.Cursor = job.Cursor
+	}
+	if args.Max <= 0 {
+		args.Max = outputLines
+	}
+	return a.Journal.Read(ctx, args)
+}
+
+// jobStop ends a job and answers when nothing of it is left.
+func (a *agent) jobStop(ctx context.Context, ref JobRef) (Receipt, error) {
+	s, _, err := a.ticket(ref.Unit)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if on, err := running(ctx, a.Units, ref.Unit); err != nil || on {
+		ctx, cancel := context.WithTimeout(ctx, 2*stopLimit)
+		defer cancel()
+		if err := a.Units.Do(ctx, "stop", ref.Unit); err != nil {
+			if on, _ := running(ctx, a.Units, ref.Unit); on {
+				return Receipt{}, fmt.Errorf("cannot stop %s: %w", ref.Unit, err)
+			}
+		}
+	}
+	return a.receipt(ctx, s, ref.Unit)
+}

@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+)
+
+const usage = `usage: deployer-agent [-root DIR] serve
+       deployer-agent [-root DIR] restore RUN
+The agent of deployer on a host. serve answers JSON lines on standard input;
+restore puts the host back to what it was before a run, from its stored recipe.`
+
+// Main is the program: the verbs of cmd/deployer-agent and of `deployer agent`.
+func Main(args []string) int {
+	o := Options{Self: selfCommand(args)}
+	if len(args) >= 2 && args[0] == "-root" {
+		o.Root, args = args[1], args[2:]
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	// A reader that is gone must not kill the agent in the middle of a write. A
+	// handler, not "ignore": children would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+	code, err := verb(ctx, o, args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "deployer-agent:", err)
+		var e *Error
+		if errors.As(err, &e) {
+			for _, h := range e.Hint {
+				fmt.Fprintln(os.Stderr, "  hint:", h)
+			}
+		}
+	}
+	return code
+}
+
+func verb(ctx context.Context, o Options, args []string) (int, error) {
+	switch {
+	case slices.Equal(args, []string{"serve"}):
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		return exitCode(Serve(ctx, os.Stdin, os.Stdout, o))
+	case len(args) == 2 && args[0] == "job":
+		return newAgent(o).runJob(ctx, args[1])
+	case len(args) == 2 && args[0] == "restore":
+		return newAgent(o).runRestore(ctx, args[1], os.Getenv("DEPLOYER_UNIT"))
+	}
+	return 64, errors.New(usage)
+}
+
+func exitCode(err error) (int, error) {
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// selfCommand is how this program was started, up to the agent's own arguments:
+// "deployer-agent", or "deployer agent".
+func selfCommand(args []string) []string {
+	exe, err := os.Executable()
+	before := len(os.Args) - len(args)
+	if err != nil || before < 1 || !slices.Equal(os.Args[before:], args) {
+		return nil
+	}
+	return append([]string{exe}, os.Args[1:before]...)
+}

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+)
+
+func runFile(run, file string) string { return path.Join("runs", run, file) }
+
+// recipePut stores the undo of a lane: what a rollback, the host itself and a
+// person at the console work from. It is on the disk before it answers; files'
+// contents come first, so that no recipe names one that is not there.
+func (a *agent) recipePut(_ context.Context, r Recipe) (RunRef, error) {
+	ref := RunRef{r.Run}
+	if err := checkName("run", r.Run); err != nil {
+		return ref, err
+	}
+	s, err := a.store(true)
+	if err != nil {
+		return ref, err
+	}
+	r.Operations = slices.Clone(r.Operations)
+	for i, op := range r.Operations {
+		if _, ok := doers[op.Op]; !ok {
+			return ref, &Error{Code: "invalid", Message: "this agent does not know the operation " + op.Op}
+		}
+		if op.Op == DoWriteFile && op.Digest != "" {
+			if err := a.keepContent(s, r.Run, op); err != nil {
+				return ref, err
+			}
+			r.Operations[i].Content = nil
+		}
+	}
+	if err := s.write(runFile(r.Run, "RESTORE.txt"), []byte(a.restoreText(r))); err != nil {
+		return ref, err
+	}
+	return ref, s.writeJSON(runFile(r.Run, "recipe.json"), r)
+}
+
+// keepContent puts a file's content into the run's folder: what came along, or
+// the file as it is on the host now if that is what the digest says.
+func (a *agent) keepContent(s *store, run string, op Operation) error {
+	if s.exists(contentFile(run, op.Digest)) {
+		return nil
+	}
+	if op.Content == nil {
+		op.Content, _ = os.ReadFile(a.host(op.Path))
+	}
+	if sum(op.Content) != op.Digest {
+		return &Error{Code: "invalid", Message: "the content for " + op.Path + " is not " + op.Digest}
+	}
+	return s.write(contentFile(run, op.Digest), op.Content)
+}
+
+func (a *agent) recipeGet(_ context.Context, ref RunRef) (Recipe, error) {
+	var r Recipe
+	if err := checkName("run", ref.Run); err != nil {
+		return r, err
+	}
+	s, err := a.store(false)
+	if err != nil {
+		return r, err
+	}
+	err = s.readJSON(runFile(ref.Run, "recipe.json"), &r)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &Error{Code: "not-found", Message: "this host has no recipe of run " + ref.Run}
+	}
+	return r, err
+}
+
+// close ends a lane. The recipe stays, for a later rollback; the pins go,
+// unless the lane is stuck and a person still needs what they keep.
+func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
+	if err := checkName("run", c.Run); err != nil {
+		return c, err
+	}
+	if !slices.Contains([]string{"committed", "restored", "stuck", "untouched"}, c.Outcome) {
+		return c, &Error{Code: "invalid", Message: "a lane cannot end as " + c.Outcome}
+	}
+	s, err := a.store(true)
+	if err != nil {
+		return c, err
+	}
+	if err := s.writeJSON(runFile(c.Run, "closing.json"), c); err != nil {
+		return c, err
+	}
+	if c.Outcome == "stuck" {
+		return c, nil
+	}
+	return c, a.unpinRun(s, c.Run)
+}
+
+// openRun is the newest run but one that has a recipe and no closing.
+func openRun(s *store, but string) string {
+	runs, _ := s.names("runs")
+	for _, run := range slices.Backward(runs) {
+		if run != but && s.exists(runFile(run, "recipe.json")) && !s.exists(runFile(run, "closing.json")) {
+			return run
+		}
+	}
+	return ""
+}

@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	restoreLock  = "restore.lock"
+	restoreWaits = 10 * time.Minute
+)
+
+// restoreStart runs the stored recipe as a job of its own. A restore that still
+// runs is answered with, never started beside.
+func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
+	if _, err := a.recipeGet(ctx, ref); err != nil {
+		return Receipt{}, err
+	}
+	s, err := a.store(true)
+	if err != nil {
+		return Receipt{}, err
+	}
+	last := lastRestore(s, ref.Run)
+	if last > 0 {
+		r, err := a.receipt(ctx, s, restoreUnit(ref.Run, last))
+		if err == nil && r.State == stateBegun {
+			return r, nil
+		}
+		if errors.Is(err, fs.ErrNotExist) { // asked for, never begun: the same number again
+			last--
+		}
+	}
+	unit := restoreUnit(ref.Run, last+1)
+	job := Job{Unit: unit, Run: ref.Run, Args: []string{"restore", ref.Run}}
+	return a.launch(ctx, job, []string{"restore", ref.Run})
+}
+
+func restoreUnit(run string, n int) string {
+	return fmt.Sprintf("deployer-restore-%s-%d.service", run, n)
+}
+
+func lastRestore(s *store, run string) int {
+	last := 0
+	jobs, _ := s.names("jobs")
+	for _, unit := range jobs {
+		rest, ok := strings.CutPrefix(unit, "deployer-restore-"+run+"-")
+		n, err := strconv.Atoi(strings.TrimSuffix(rest, ".service"))
+		if ok && err == nil {
+			last = max(last, n)
+		}
+	}
+	return last
+}
+
+// runRestore is the verb restore: inside its unit, or typed by a person, it
+// does what the recipe on the disk says.
+func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
+	recipe, err := a.recipeGet(ctx, RunRef{run})
+	if err != nil {
+		return 1, err
+	}
+	s, err := a.store(true)
+	if err != nil {
+		return 1, err
+	}
+	t := ticket{Job: Job{Unit: unit, Run: run}}
+	if unit == "" { // by hand
+		t.Unit = restoreUnit(run, lastRestore(s, run)+1)
+		err = s.writeJSON(jobFile(t.Unit, "job.json"), t)
+	} else {
+		err = s.readJSON(jobFile(unit, "job.json"), &t)
+	}
+	if err != nil {
+		return 1, err
+	}
+	a.run, a.direct, a.baseline = run, true, append([]string{}, recipe.Before.Failed...)
+	return a.recorded(s, t, func(r *Receipt) {
+		if err := a.awaitRestore(ctx, s); err != nil {
+			r.Code = 1
+			r.Result = []Outcome{{State: opFailed, Code: 1, Message: err.Error(), Hint: []string{"deployer agent restore " + run}}}
+			return
+		}
+		a.perform(ctx, s, recipe, r)
+	})
+}
+
+// perform does every operation, also after one that failed: later ones mostly
+// do not need it, and each that is done leaves less for a person. Progress is
+// in the receipt after every one.
+func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt) {
+	for i, op := range recipe.Operations {
+		fmt.Fprintf(os.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
+		out := a.apply(ctx, recipe.Run, op)
+		fmt.Fprintf(os.Stdout, "restore %s: %s: %s %s\n", recipe.Run, op.Op, out.State, out.Message)
+		r.Result = append(r.Result, out)
+		if out.State == opFailed {
+			r.Code = 1
+		}
+		if err := s.writeJSON(jobFile(r.Unit, "receipt.json"), r); err != nil {
+			fmt.Fprintln(os.Stderr, err) // the disk may be full: restoring goes first
+		}
+	}
+}
+
+// awaitRestore takes the lock that only one restore of a host can hold, until
+// the process ends.
+func (a *agent) awaitRestore(ctx context.Context, s *store) error {
+	f, err := s.open(restoreLock, unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(restoreWaits); time.Now().Before(deadline); {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			a.restoring = f
+			return nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return errors.New("another restore runs on this host")
+}

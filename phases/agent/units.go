@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Units is the service manager.
+type Units interface {
+	// Run starts a transient unit and returns when its program was executed.
+	Run(ctx context.Context, t Transient) error
+	// Do is `systemctl VERB UNIT…` for start, stop and reset-failed; it returns
+	// when the job has ended, with what was printed if it failed.
+	Do(ctx context.Context, verb string, units ...string) error
+	// List is every unit that is loaded.
+	List(ctx context.Context) ([]Unit, error)
+	// Show is some properties of one unit.
+	Show(ctx context.Context, unit string, properties ...string) (map[string]string, error)
+}
+
+// Transient is a unit that exists only while it runs.
+type Transient struct {
+	Name       string
+	Args       []string
+	Env        []string
+	Properties []string // KEY=VALUE
+}
+
+// Unit is one line of the manager's list.
+type Unit struct {
+	Name, Load, Active, Sub string
+}
+
+// systemd is the real one, by its own commands: they are on every host, and
+// their output options (--plain, --no-legend, -o json) are stable interfaces.
+type systemd struct{ path string }
+
+// systemctlTimeout bounds questions to the manager; starting and stopping
+// units is bounded by those units' own timeouts and the caller's context.
+const systemctlTimeout = 20 * time.Second
+
+func (s systemd) output(ctx context.Context, args ...string) (string, error) {
+	a := &agent{Options: Options{Path: s.path}}
+	var out, said tail
+	c := a.command(ctx, args, nil)
+	c.Stdout, c.Stderr = &out, &said
+	err := c.Run()
+	if err == nil {
+		return string(out.data), nil
+	}
+	if ctx.Err() != nil {
+		return string(out.data), ctx.Err()
+	}
+	text := strings.TrimSpace(string(said.data))
+	if text == "" {
+		text = err.Error()
+	}
+	return string(out.data), errors.New(args[0] + ": " + clean(text))
+}
+
+func (s systemd) Run(ctx context.Context, t Transient) error {
+	args := []string{"systemd-run", "--quiet", "--no-ask-password", "--collect", "--service-type=exec", "--unit=" + t.Name}
+	for _, p := range t.Properties {
+		args = append(args, "--property="+p)
+	}
+	for _, e := range t.Env {
+		args = append(args, "--setenv="+e)
+	}
+	_, err := s.output(ctx, append(append(args, "--"), t.Args...)...)
+	return err
+}
+
+func (s systemd) Do(ctx context.Context, verb string, units ...string) error {
+	_, err := s.output(ctx, append([]string{"systemctl", "--no-ask-password", "--quiet", verb, "--"}, units...)...)
+	return err
+}
+
+func (s systemd) List(ctx context.Context) ([]Unit, error) {
+	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	defer cancel()
+	out, err := s.output(ctx, "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager")
+	if err != nil {
+		return nil, err
+	}
+	return parseUnits(out), nil
+}
+
+func parseUnits(out string) []Unit {
+	var units []Unit
+	for line := range strings.Lines(out) {
+		// A dot marks failed units in some versions, in spite of --plain.
+		f := strings.Fields(strings.TrimLeft(line, " ●*×"))
+		if len(f) >= 4 {
+			units = append(units, Unit{f[0], f[1], f[2], f[3]})
+		}
+	}
+	return units
+}
+
+func (s systemd) Show(ctx context.Context, unit string, properties ...string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	defer cancel()
+	out, err := s.output(ctx, "systemctl", "show", "--no-pager", "--property="+strings.Join(properties, ","), "--", unit)
+	values := map[string]string{}
+	for line := range strings.Lines(out) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[key] = value
+	}
+	return values, err
+}
+
+// own tells whether a unit is deployer's: those never count as the host's.
+func own(unit string) bool { return strings.HasPrefix(unit, "deployer-") }
+
+// failing is what is failed, or waits to be started again because it failed:
+// both count as failed for switch-to-configuration.
+func failing(ctx context.Context, u Units) ([]string, error) {
+	units, err := u.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return failingOf(ctx, u, units), nil
+}
+
+func failingOf(ctx context.Context, u Units, units []Unit) []string {
+	return names(units, func(unit Unit) bool {
+		if unit.Sub == "auto-restart" {
+			p, _ := u.Show(ctx, unit.Name, "Result")
+			return p["Result"] != "success"
+		}
+		return unit.Active == "failed"
+	})
+}
+
+var listed = []string{".service", ".socket", ".timer", ".path", ".mount", ".swap"}
+
+func active(units []Unit) []string {
+	return names(units, func(u Unit) bool {
+		dot := strings.LastIndexByte(u.Name, '.')
+		return u.Active == "active" && dot >= 0 && slices.Contains(listed, u.Name[dot:])
+	})
+}
+
+func names(units []Unit, want func(Unit) bool) []string {
+	list := []string{}
+	for _, u := range units {
+		if !own(u.Name) && want(u) {
+			list = append(list, u.Name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// running tells whether a unit still has something to run.
+func running(ctx context.Context, u Units, unit string) (bool, error) {
+	p, err := u.Show(ctx, unit, "ActiveState")
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains([]string{"active", "activating", "deactivating", "reloading"}, p["ActiveState"]), nil
+}

@@ -1,0 +1,113 @@
+package phases
+
+import (
+	"fmt"
+
+	"github.com/hbohlen/deployer/runbooks"
+)
+
+// Kind turns one section of a runbook into steps.
+type Kind struct {
+	Name    string
+	Compile func(in *Inputs, phase *runbooks.Phase) ([]Step, error)
+}
+
+// Inputs is what kinds compile from: the two files, and nothing observed.
+type Inputs struct {
+	Project *runbooks.Project
+	Runbook *runbooks.Runbook
+}
+
+// Validation is the runbook's validate section, which staging and production
+// share; empty where there is none.
+func (in *Inputs) Validation() *runbooks.Validate {
+	for _, p := range in.Runbook.Phases {
+		if p.Validate != nil {
+			return p.Validate
+		}
+	}
+	return &runbooks.Validate{}
+}
+
+// Switched lists the hosts of the runbook's switch phases, in order.
+func (in *Inputs) Switched() []string {
+	var hosts []string
+	for _, p := range in.Runbook.Phases {
+		if p.Switch != nil {
+			hosts = append(hosts, p.Switch.Host)
+		}
+	}
+	return hosts
+}
+
+// Compiled is a phase with its steps.
+type Compiled struct {
+	Name, Kind string
+	Steps      []Step
+}
+
+// Compile turns a runbook into steps, by the table of kinds.
+func Compile(kinds []Kind, in *Inputs) ([]Compiled, error) {
+	var out []Compiled
+	for _, phase := range in.Runbook.Phases {
+		kind, ok := find(kinds, phase.Kind)
+		if !ok {
+			return nil, fmt.Errorf("%s:%d:%d: phase %q is not built in this version", phase.Pos.File, phase.Pos.Line, phase.Pos.Col, phase.Kind)
+		}
+		steps, err := kind.Compile(in, phase)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d:%d: %w", phase.Pos.File, phase.Pos.Line, phase.Pos.Col, err)
+		}
+		out = append(out, Compiled{Name: phase.Name, Kind: phase.Kind, Steps: steps})
+	}
+	return out, nil
+}
+
+func find(kinds []Kind, name string) (Kind, bool) {
+	for _, k := range kinds {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
+// Key names a step in the plan, the journal and on the command line:
+// phase/step@host.
+func Key(phase string, s Step) string {
+	if host := HostOf(s); host != "" {
+		return phase + "/" + s.Name() + "@" + host
+	}
+	return phase + "/" + s.Name()
+}
+
+// HostOf is the lane of a step, "" for the controller.
+func HostOf(s Step) string {
+	if h, ok := s.(Hoster); ok {
+		return h.Host()
+	}
+	return ""
+}
+
+// ClassOf is the class of a step.
+func ClassOf(s Step) Class {
+	if c, ok := s.(Classer); ok {
+		return c.Class()
+	}
+	return Read
+}
+
+// Lanes lists the hosts that steps belong to, in order of first use.
+func Lanes(phases []Compiled) []string {
+	var hosts []string
+	seen := map[string]bool{}
+	for _, p := range phases {
+		for _, s := range p.Steps {
+			if h := HostOf(s); h != "" && !seen[h] {
+				seen[h] = true
+				hosts = append(hosts, h)
+			}
+		}
+	}
+	return hosts
+}

@@ -1,0 +1,97 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/host"
+)
+
+// marker is the environment variable by which a command is found again.
+const marker = "DEPLOYER_COMMAND"
+
+// grace is how much later than here a timeout is enforced on the host: there
+// it is only for the case that nobody is left here to enforce it.
+const grace = 3 * time.Second
+
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+
+// Line is the shell line for cmd. With sudo, nothing but the command itself
+// follows `sudo -n --`, unless Env, Dir or Timeout ask for a shell there: a sudo
+// rule may allow one program only.
+func Line(cmd host.Command, id string, sudo bool) (string, error) {
+	if err := check(cmd); err != nil {
+		return "", err
+	}
+	plain := cmd.Dir == "" && len(cmd.Env) == 0 && cmd.Timeout <= 0
+	switch {
+	case !sudo:
+		return wrap(script(cmd, id)), nil
+	case plain:
+		cmd.Args = append([]string{"sudo", "-n", "--"}, cmd.Args...)
+		return wrap(script(cmd, id)), nil
+	}
+	outer := host.Command{Args: []string{"sudo", "-n", "--", "/bin/sh", "-c", script(cmd, id)}}
+	return wrap(script(outer, id)), nil
+}
+
+// script becomes the command: every exec replaces the shell.
+func script(cmd host.Command, id string) string {
+	enter := ""
+	if cmd.Dir != "" {
+		enter = "cd " + Quote(folder(cmd.Dir)) + " || exit 126; "
+	}
+	env := append([]string{marker + "=" + id}, cmd.Env...)
+	words := program(cmd)
+	return enter + "export" + assignments(env) + "; exec " + dash(words[0]) + quoteAll(words)
+}
+
+func check(cmd host.Command) error {
+	if len(cmd.Args) == 0 || cmd.Args[0] == "" {
+		return errors.New("a command needs a program")
+	}
+	for _, kv := range cmd.Env {
+		if !variable.MatchString(kv) {
+			return fmt.Errorf("environment %q: want NAME=VALUE", kv)
+		}
+	}
+	return errors.Join(sound(cmd.Args...), sound(cmd.Env...), sound(cmd.Dir))
+}
+
+// program puts the host's own timeout before the command.
+func program(cmd host.Command) []string {
+	if cmd.Timeout <= 0 {
+		return cmd.Args
+	}
+	limit := fmt.Sprintf("%.3f", (cmd.Timeout + grace).Seconds())
+	return append([]string{"timeout", "-k", "5", limit}, cmd.Args...)
+}
+
+// assignments quotes the values only: quoted names would be no assignments.
+func assignments(env []string) string {
+	var b strings.Builder
+	for _, kv := range env {
+		k, v, _ := strings.Cut(kv, "=")
+		b.WriteString(" " + k + "=" + Quote(v))
+	}
+	return b.String()
+}
+
+// folder keeps cd from reading a name as an option or looking along CDPATH.
+func folder(dir string) string {
+	if strings.HasPrefix(dir, "/") {
+		return dir
+	}
+	return "./" + dir
+}
+
+// dash keeps exec from reading a program's name as an option.
+func dash(program string) string {
+	if strings.HasPrefix(program, "-") {
+		return "-- "
+	}
+	return ""
+}

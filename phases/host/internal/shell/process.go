@@ -1,0 +1,207 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/host"
+)
+
+const (
+	lease    = 2 * time.Second        // for a process to end at the end of its input
+	again    = 500 * time.Millisecond // until a command that did not end is looked for again
+	patience = 10 * time.Second       // for it to end at all
+)
+
+// errStopped is the cause when Stop ended a process: no failure.
+var errStopped = errors.New("stopped")
+
+// process is one running command.
+type process struct {
+	m        *Machine
+	cmd      host.Command
+	id       string
+	sess     *Session
+	out, err *tail // out is nil where the caller reads
+	began    time.Time
+
+	once  sync.Once
+	ended chan struct{} // closed when code, signal and lost hold
+	code  int
+	sig   string
+	lost  error
+
+	mu    sync.Mutex
+	cause error // why we ended it; nil: it ended by itself
+	kill  error // what went wrong in doing so
+
+	stopping sync.Once
+}
+
+// follow starts what goes on beside the command: copying its output, waiting
+// for its end, and ending it when the context or its time is over.
+func (p *process) follow(ctx context.Context) {
+	stop := context.CancelFunc(func() {})
+	if p.cmd.Timeout > 0 {
+		ctx, stop = context.WithTimeoutCause(ctx, p.cmd.Timeout,
+			fmt.Errorf("not done within %s: %w", p.cmd.Timeout, context.DeadlineExceeded))
+	}
+	go p.await()
+	go func() {
+		defer stop()
+		select {
+		case <-p.ended:
+		case <-ctx.Done():
+			p.end(context.Cause(ctx))
+		}
+	}()
+}
+
+func (p *process) await() {
+	var copies sync.WaitGroup
+	copies.Go(func() { p.drain(p.err, p.sess.Stderr) })
+	if p.out != nil {
+		copies.Go(func() { p.drain(p.out, p.sess.Stdout) })
+	}
+	code, sig, err := p.sess.Wait()
+	copies.Wait()
+	p.finish(code, sig, err)
+}
+
+// drain copies until the end even if the taker fails: a full pipe would keep
+// the command from ending.
+func (p *process) drain(to io.Writer, from io.Reader) {
+	src := &source{from: from}
+	if _, err := io.Copy(to, src); err != nil && src.err == nil {
+		go p.end(fmt.Errorf("its output could not be taken: %w", err))
+		io.Copy(io.Discard, from)
+	}
+}
+
+// feed gives the command its input. A reader that fails must not look like one
+// that is at its end, so the command is ended.
+func (p *process) feed(from io.Reader) {
+	if from != nil {
+		src := &source{from: from}
+		io.Copy(p.sess.Stdin, src)
+		if src.err != nil {
+			p.end(fmt.Errorf("its input could not be read: %w", src.err))
+		}
+	}
+	p.sess.Stdin.Close()
+}
+
+// source remembers whether it was the reading that failed.
+type source struct {
+	from io.Reader
+	err  error
+}
+
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.from.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+func (p *process) finish(code int, sig string, err error) {
+	p.once.Do(func() {
+		p.code, p.sig, p.lost = code, sig, err
+		<-p.m.slots
+		p.sess.Close()
+		close(p.ended)
+	})
+}
+
+// end kills the command and returns when it is gone or cannot be ended.
+func (p *process) end(cause error) {
+	p.stopping.Do(func() {
+		select {
+		case <-p.ended:
+			return
+		default:
+		}
+		p.because(cause, nil)
+		p.sess.Stdin.Close()
+		for until := time.Now().Add(patience); ; {
+			err := p.m.kill(p.id, p.cmd.Privileged)
+			p.because(cause, err)
+			switch {
+			case p.over(again): // what is not found may not have begun yet
+				return
+			case err != nil || time.Now().After(until):
+				p.finish(-1, "", errors.New("its session does not end"))
+				return
+			}
+		}
+	})
+}
+
+// over waits a little for the command's end.
+func (p *process) over(within time.Duration) bool {
+	select {
+	case <-p.ended:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+func (p *process) because(cause, kill error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cause, p.kill = cause, kill
+}
+
+func (p *process) Read(b []byte) (int, error)  { return p.sess.Stdout.Read(b) }
+func (p *process) Write(b []byte) (int, error) { return p.sess.Stdin.Write(b) }
+func (p *process) CloseWrite() error           { return p.sess.Stdin.Close() }
+
+// Stop ends the process's input, which is enough for an agent, and kills it if
+// that does not end it.
+func (p *process) Stop(ctx context.Context) error {
+	p.sess.Stdin.Close()
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(lease):
+	case <-ctx.Done():
+	}
+	p.end(errStopped)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.kill
+}
+
+func (p *process) Wait() (host.Result, error) {
+	<-p.ended
+	res := host.Result{Code: p.code, Signal: p.sig, Stderr: p.err.result(), Elapsed: time.Since(p.began)}
+	if p.out != nil {
+		res.Stdout = p.out.result()
+	}
+	return res, p.verdict()
+}
+
+// verdict is the error of a command that could not run, or whose end is not
+// known or was our doing.
+func (p *process) verdict() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	program := p.cmd.Args[0]
+	switch {
+	case p.cause != nil && (p.kill != nil || p.code < 0):
+		return p.m.Fail(host.Lost, fmt.Errorf("%s may still be running: %w", program, errors.Join(p.cause, p.kill)),
+			"grep -ls "+marker+"="+p.id+" /proc/[0-9]*/environ")
+	case p.lost != nil:
+		return p.m.Fail(host.Lost, fmt.Errorf("the connection went away while %s ran: %w", program, p.lost),
+			"whether it was done is not known")
+	case p.cause != nil && !errors.Is(p.cause, errStopped):
+		return fmt.Errorf("%s on %s was stopped: %w", program, p.m.name, p.cause)
+	}
+	return p.m.sudo(p.cmd, p.code, p.err.last())
+}

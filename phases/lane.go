@@ -1,0 +1,272 @@
+package phases
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
+	"github.com/hbohlen/deployer/phases/nix"
+	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
+)
+
+// Lane is one host within a run: its own failure domain. All that deployer does
+// to a host goes through its lane.
+type Lane struct {
+	Name   string
+	Conf   *runbooks.Host
+	Host   host.Host   // the connection; nil: not reached
+	Seen   agent.Facts // while planning, read only
+	Survey nix.Survey
+	Before agent.Facts // under the lock, by the agent
+	To     nix.System
+	Status state.Status
+	Recipe agent.Recipe // what is stored on the host for this run
+	Locked bool
+	Files  []agent.File // declared files as they were: a rollback puts them back
+
+	agents Agents
+	client *agent.Client
+	fresh  *Lane // a second connection, for judging
+}
+
+// Changed tells whether the lane has anything to restore.
+func (l *Lane) Changed() bool { return len(l.Recipe.Operations) > 0 }
+
+// Current is the best that is known of the host before the run.
+func (l *Lane) Current() agent.Facts {
+	if l.Before.System != "" {
+		return l.Before
+	}
+	return l.Seen
+}
+
+// Unchanged tells whether the host runs and boots the wanted system already.
+func (l *Lane) Unchanged() bool {
+	f := l.Current()
+	return l.To.Out != "" && f.System == l.To.Out && f.Profile.System == l.To.Out && (f.Boot.System == "" || f.Boot.System == l.To.Out)
+}
+
+// Call runs one operation of the host's agent. The agent is put on the host,
+// by digest, when it is first needed.
+func (l *Lane) Call(ctx context.Context, op string, args, result any) error {
+	if l.client == nil {
+		if err := l.open(ctx); err != nil {
+			return err
+		}
+	}
+	return l.client.Call(ctx, op, args, result)
+}
+
+// Raw is Call for callers that have JSON.
+func (l *Lane) Raw(ctx context.Context, op string, args json.RawMessage) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := l.Call(ctx, op, args, &out)
+	return out, err
+}
+
+func (l *Lane) open(ctx context.Context) error {
+	digest, content, err := l.agents.For(l.Seen.Arch)
+	if err != nil {
+		return Precondition(err)
+	}
+	c, err := l.start(ctx, digest)
+	if missing(err) {
+		if err = l.install(ctx, digest, content); err == nil {
+			c, err = l.start(ctx, digest)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.client = c
+	return nil
+}
+
+// notInstalled is the launcher's answer for a digest it does not have; noLauncher
+// the shell's where there is no launcher.
+type notInstalled struct{ code int }
+
+func (n notInstalled) Error() string {
+	return fmt.Sprintf("the agent is not there (exit code %d)", n.code)
+}
+
+func missing(err error) bool {
+	var n notInstalled
+	return errors.As(err, &n)
+}
+
+// start runs the agent over one exec of the connection. Its standard input is
+// its lease: it ends when that does.
+func (l *Lane) start(ctx context.Context, digest string) (*agent.Client, error) {
+	p, err := l.Host.Start(ctx, host.Command{Args: []string{agent.LauncherPath, "run", digest, "serve"}, Privileged: true})
+	if err != nil {
+		return nil, err
+	}
+	c := agent.NewClient(stream{p})
+	hello, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var h agent.Hello
+	err = c.Call(hello, agent.OpHello, nil, &h)
+	if err == nil && h.Digest != digest {
+		err = fmt.Errorf("the agent says it is %.12s, want %.12s", h.Digest, digest)
+	}
+	if err == nil {
+		return c, nil
+	}
+	_ = c.Close()
+	return nil, l.notStarted(p, err)
+}
+
+func (l *Lane) notStarted(p host.Process, cause error) error {
+	res, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	switch {
+	case res.Code == agent.ExitNotInstalled, res.Code == 127, strings.Contains(string(res.Stderr), "command not found"):
+		return notInstalled{res.Code}
+	}
+	return fmt.Errorf("cannot start the agent: %w (exit code %d: %s)", cause, res.Code, strings.TrimSpace(string(res.Stderr)))
+}
+
+func (l *Lane) install(ctx context.Context, digest string, content func() (io.ReadCloser, error)) error {
+	if _, root := l.Host.Login(); root {
+		if err := l.run(ctx, strings.NewReader(agent.Launcher), "sh", "-c", agent.InstallLauncher); err != nil {
+			return fmt.Errorf("cannot write the launcher: %w", err)
+		}
+	}
+	f, err := content()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := l.run(ctx, f, agent.LauncherPath, "install", digest); err != nil {
+		return fmt.Errorf("cannot put the agent on the host: %w", err)
+	}
+	return nil
+}
+
+func (l *Lane) run(ctx context.Context, stdin io.Reader, args ...string) error {
+	res, err := l.Host.Run(ctx, host.Command{Args: args, Stdin: stdin, Privileged: true})
+	if err == nil && res.Code != 0 {
+		err = fmt.Errorf("exit code %d: %s", res.Code, strings.TrimSpace(string(res.Stderr)))
+	}
+	return err
+}
+
+// stream is an agent's process as a ReadWriteCloser.
+type stream struct{ host.Process }
+
+func (s stream) Close() error { return s.CloseWrite() }
+
+// Fresh reaches the host over a new connection and a new login, with an agent
+// of its own. Judgement is only ever passed over such a connection: a broken
+// sshd keeps old sessions working.
+func (l *Lane) Fresh(ctx context.Context) (*Lane, error) {
+	h, err := l.Host.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := &Lane{Name: l.Name, Conf: l.Conf, Host: h, Seen: l.Seen, Before: l.Before, To: l.To, agents: l.agents}
+	if err := n.open(ctx); err != nil {
+		_ = h.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Judge is the connection that checks use; the first call makes it.
+func (l *Lane) Judge(ctx context.Context) (*Lane, error) {
+	if l.fresh != nil && !l.fresh.gone() {
+		return l.fresh, nil
+	}
+	n, err := l.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.fresh = n
+	return n, nil
+}
+
+// gone tells whether the connection has ended.
+func (l *Lane) gone() bool {
+	if l.Host == nil {
+		return true
+	}
+	select {
+	case <-l.Host.Lost():
+		return true
+	default:
+		return false
+	}
+}
+
+// Reattach makes sure of a working connection, for as long as patience lasts:
+// the present one, or a new one in its place. Denied logins are not repeated,
+// since sshd punishes them.
+func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
+	if !l.gone() && l.client != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		n, err := l.Fresh(ctx)
+		if err == nil {
+			l.Drop()
+			l.Host, l.client, l.fresh = n.Host, n.client, nil
+			return nil
+		}
+		var he *host.Error
+		if errors.As(err, &he) && (he.Kind == host.Denied || he.Kind == host.HostKey) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// Drop closes the lane's connections. The host keeps what it has.
+func (l *Lane) Drop() {
+	if l.fresh != nil {
+		l.fresh.Drop()
+		l.fresh = nil
+	}
+	if l.client != nil {
+		_ = l.client.Close()
+		l.client = nil
+	}
+	if l.Host != nil {
+		_ = l.Host.Close()
+	}
+}
+
+// IsLost tells whether err means that the connection went away, so that nobody
+// knows how the operation ended.
+func IsLost(err error) bool {
+	var he *host.Error
+	if errors.As(err, &he) {
+		return he.Kind == host.Lost
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, agent.ErrLost)
+}
+
+// Passing tells whether an error may go away by itself: a connection that was
+// refused, timed out or lost. A login that was denied is not repeated.
+func Passing(err error) bool {
+	var he *host.Error
+	if errors.As(err, &he) {
+		return he.Kind == host.Refused || he.Kind == host.Timeout || he.Kind == host.Lost
+	}
+	return err != nil && IsLost(err)
+}

@@ -1,0 +1,68 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+// Lock takes the host's lock for a run and looks at the host again, as root.
+func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
+	h := agent.Holder{Run: run, Owner: owner, Reason: reason}
+	if err := l.Call(ctx, agent.OpLock, h, nil); err != nil {
+		return err
+	}
+	l.Locked = true
+	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Before)
+}
+
+// Do runs a job on the host to its end and returns its receipt and what it
+// printed. The job is a unit of its own: when the connection goes, it goes on,
+// and is followed over a new one.
+func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, []string, error) {
+	var rec agent.Receipt
+	if err := l.Call(ctx, agent.OpJobStart, job, &rec); err != nil {
+		if !IsLost(err) {
+			return rec, nil, err
+		}
+		if rerr := l.Reattach(ctx, patience); rerr != nil {
+			return rec, nil, rerr
+		}
+		// The same unit name: started once, whatever became of the answer.
+		if err := l.Call(ctx, agent.OpJobStart, job, &rec); err != nil {
+			return rec, nil, err
+		}
+	}
+	for rec.State == "started" {
+		var err error
+		if rec, err = l.follow(ctx, job.Unit, 5*time.Second); err != nil {
+			return rec, nil, err
+		}
+		if rec.State == "started" {
+			l.sayLast(ctx, env, job.Unit)
+		}
+	}
+	out := l.output(ctx, job.Unit)
+	if rec.State != "ended" {
+		return rec, out, fmt.Errorf("nobody knows how %s ended: the host has its start, but not its end", job.Unit)
+	}
+	return rec, out, nil
+}
+
+// output is what a unit printed; what cannot be read is empty.
+func (l *Lane) output(ctx context.Context, unit string) []string {
+	var out agent.Output
+	if err := l.Call(ctx, agent.OpJobOutput, agent.OutputArgs{Unit: unit, Max: 2000}, &out); err != nil {
+		return []string{"(its output cannot be read: " + err.Error() + ")"}
+	}
+	return out.Lines
+}
+
+func (l *Lane) sayLast(ctx context.Context, env *Env, unit string) {
+	var out agent.Output
+	if l.Call(ctx, agent.OpJobOutput, agent.OutputArgs{Unit: unit, Max: 1}, &out) == nil && len(out.Lines) > 0 {
+		env.Say(out.Lines[len(out.Lines)-1])
+	}
+}

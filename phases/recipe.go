@@ -1,0 +1,41 @@
+package phases
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+// restoreOrder is the order in which the operations of a recipe run, whatever
+// the order of the steps that they undo: first what runs now, so that a full
+// boot partition cannot keep a service down; then the profile; and the boot
+// default last, since a boot loader's default is chosen among the profile's
+// generations. Equal ones run in the reverse order of their steps.
+var restoreOrder = []string{
+	agent.DoStopJob, agent.DoWriteFile, agent.DoActivate, agent.DoUnits,
+	agent.DoProfile, agent.DoBoot, agent.DoUnpin,
+}
+
+// Compose puts the undo of a new step into a recipe.
+func Compose(recipe, undo []agent.Operation) []agent.Operation {
+	all := append(slices.Clone(undo), recipe...)
+	slices.SortStableFunc(all, func(a, b agent.Operation) int {
+		return slices.Index(restoreOrder, a.Op) - slices.Index(restoreOrder, b.Op)
+	})
+	return all
+}
+
+// arm makes the undo of the step that comes next durable on the host. Only then
+// may the step have its effect.
+func (l *Lane) arm(ctx context.Context, run string, undo []agent.Operation) error {
+	r := l.Recipe
+	r.Run, r.Host, r.Written, r.Before = run, l.Name, time.Now().UTC(), l.Current()
+	r.Operations = Compose(l.Recipe.Operations, undo)
+	if err := l.Call(ctx, agent.OpRecipePut, r, nil); err != nil {
+		return err
+	}
+	l.Recipe = r
+	return nil
+}

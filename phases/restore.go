@@ -1,0 +1,270 @@
+package phases
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/state"
+)
+
+// patience is how long a host that is being restored may be out of reach.
+const patience = 30 * time.Second
+
+// backward restores every lane that was changed, the last one first. A restore
+// is never gated: not by windows, approvals, or a journal that cannot be written.
+func (r *Runner) backward(ctx context.Context, o *Outcome) {
+	var changed []*Lane
+	for _, l := range slices.Backward(r.Run.Lanes) {
+		if l.Changed() {
+			changed = append(changed, l)
+		} else {
+			r.close(ctx, l, state.Untouched)
+		}
+	}
+	if len(changed) == 0 {
+		o.Status, o.Exit = state.Failed, o.Failure.Exit
+		o.Failure.Safe = "nothing was changed on any host"
+		return
+	}
+	r.state(state.Restoring)
+	for _, l := range changed {
+		o.Remains = append(o.Remains, r.restore(ctx, l)...)
+	}
+	o.Status, o.Exit = judge(changed, o.Failure.Exit == ExitAborted)
+}
+
+// judge is the table from how the lanes ended to how the run did.
+func judge(lanes []*Lane, aborted bool) (state.Status, int) {
+	has := func(s state.Status) bool {
+		return slices.ContainsFunc(lanes, func(l *Lane) bool { return l.Status == s })
+	}
+	switch {
+	case has(state.Stuck):
+		return state.Stuck, ExitStuck
+	case has(state.OutOfReach):
+		return state.OutOfReach, ExitUnknown
+	case aborted:
+		return state.RolledBack, ExitAborted
+	}
+	return state.RolledBack, ExitRolledBack
+}
+
+// restore runs the lane's recipe on its host, by the host's own agent, and
+// verifies the result over a new connection. It returns what a person has to
+// type where it could not.
+func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
+	r.move(l, state.Restoring)
+	start := time.Now()
+	r.undo(l, state.UndoIntent, fmt.Sprintf("%d operations", len(l.Recipe.Operations)), nil, 0)
+	if err := l.Reattach(ctx, patience); err != nil {
+		return r.unreachable(l, err)
+	}
+	r.keepLogs(ctx, l)
+	receipt, err := l.runRecipe(ctx, r.Run.ID)
+	if err != nil && IsLost(err) {
+		return r.unreachable(l, err)
+	}
+	for i, out := range receipt.Result {
+		r.undone(l, i, out)
+	}
+	if err == nil && receipt.State != "ended" {
+		err = fmt.Errorf("the restore did not end: %s", receipt.State)
+	}
+	if err == nil {
+		err = l.verify(ctx)
+	}
+	if err != nil {
+		r.undo(l, state.UndoFailed, "", err, time.Since(start))
+		r.close(ctx, l, state.Stuck)
+		return hints(l.Name, receipt.Result)
+	}
+	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
+	r.close(ctx, l, state.Restored)
+	return nil
+}
+
+// Restore is restore for a run that undoes an earlier one.
+func (r *Runner) Restore(ctx context.Context) *Outcome {
+	o := &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
+	r.state(state.Restoring)
+	for _, l := range slices.Backward(r.Run.Lanes) {
+		o.Remains = append(o.Remains, r.restore(ctx, l)...)
+	}
+	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack {
+		o.Exit = ExitOK
+	} else {
+		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored")}
+	}
+	return r.finish(ctx, o)
+}
+
+func (r *Runner) unreachable(l *Lane, err error) []string {
+	r.undo(l, state.UndoFailed, "", err, 0)
+	r.move(l, state.OutOfReach)
+	if commits(l.Recipe) {
+		return []string{"# " + l.Name + " may boot the new system: at its console, follow " + agent.Dir + "/runs/" + r.Run.ID + "/RESTORE.txt"}
+	}
+	return []string{"# " + l.Name + " is old after a reboot: its boot default was not touched (" + l.Before.Boot.System + ")"}
+}
+
+// undo records what becomes of a lane's restore as a whole.
+func (r *Runner) undo(l *Lane, kind state.Kind, text string, err error, took time.Duration) {
+	rec := state.Record{Kind: kind, Host: l.Name, Phase: "undo", Step: "undo/restore@" + l.Name, Text: text, Elapsed: took.Seconds()}
+	if err != nil {
+		rec.Reason = err.Error()
+	}
+	_ = r.Log.Record(rec, nil)
+}
+
+// undone records one operation of the recipe.
+func (r *Runner) undone(l *Lane, i int, out agent.Outcome) {
+	rec := state.Record{Kind: state.UndoDone, Host: l.Name, Phase: "undo", Step: fmt.Sprintf("undo/%d-%s@%s", i+1, out.Op.Op, l.Name), Text: Words(out.Op), Elapsed: out.Took}
+	if out.State == "failed" {
+		rec.Kind, rec.Reason, rec.Hint = state.UndoFailed, out.Message, out.Hint
+	}
+	out.Op.Content = nil
+	_ = r.Log.Record(rec, out)
+}
+
+// runRecipe starts the restore on the host and follows it to its end, over as
+// many connections as that takes: it runs in a unit of its own.
+func (l *Lane) runRecipe(ctx context.Context, run string) (agent.Receipt, error) {
+	var rec agent.Receipt
+	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
+	for err == nil && rec.State == "started" {
+		rec, err = l.follow(ctx, rec.Unit, time.Minute)
+	}
+	return rec, err
+}
+
+// follow waits for a job's end, over a new connection when the present one goes.
+func (l *Lane) follow(ctx context.Context, unit string, wait time.Duration) (agent.Receipt, error) {
+	var rec agent.Receipt
+	err := l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
+	if err == nil || !IsLost(err) {
+		return rec, err
+	}
+	if rerr := l.Reattach(ctx, patience); rerr != nil {
+		return rec, rerr
+	}
+	err = l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
+	return rec, err
+}
+
+// verify compares the host with what it was, over a new connection. Units may
+// take a moment to be up again.
+func (l *Lane) verify(ctx context.Context) error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := l.same(ctx)
+		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+func (l *Lane) same(ctx context.Context) error {
+	j, err := l.Judge(ctx)
+	if err != nil {
+		return fmt.Errorf("restored, but it cannot be verified over a new connection: %w", err)
+	}
+	var now agent.Facts
+	files := make([]string, 0, len(l.Before.Files))
+	for p := range l.Before.Files {
+		files = append(files, p)
+	}
+	if err := j.Call(ctx, agent.OpFacts, agent.FactsArgs{Files: files}, &now); err != nil {
+		return err
+	}
+	if d := Differences(l.Before, now); len(d) > 0 {
+		return fmt.Errorf("the host is not as it was before: %s", strings.Join(d, "; "))
+	}
+	return nil
+}
+
+// Differences lists in what way a host is not what it was. What changes by
+// itself does not count; neither does a unit that failed before.
+func Differences(before, now agent.Facts) []string {
+	var d []string
+	add := func(what, was, is string) {
+		if was != is {
+			d = append(d, fmt.Sprintf("%s is %s, was %s", what, is, was))
+		}
+	}
+	add("the running system", before.System, now.System)
+	add("the profile's system", before.Profile.System, now.Profile.System)
+	add("the profile's generation", fmt.Sprint(before.Profile.Generation), fmt.Sprint(now.Profile.Generation))
+	add("the boot default", before.Boot.Default, now.Boot.Default)
+	add("the boot default's system", before.Boot.System, now.Boot.System)
+	for path, was := range before.Files {
+		add(path, was, now.Files[path])
+	}
+	for _, u := range before.Active {
+		if Lasting(u) && !slices.Contains(now.Active, u) {
+			d = append(d, u+" is not active")
+		}
+	}
+	for _, u := range now.Failed {
+		if !slices.Contains(before.Failed, u) && !strings.HasPrefix(u, "deployer-") {
+			d = append(d, u+" has failed")
+		}
+	}
+	return d
+}
+
+// Lasting tells whether a unit that was active is expected to stay so: sessions,
+// scopes and deployer's own jobs come and go.
+func Lasting(unit string) bool {
+	switch {
+	case strings.HasSuffix(unit, ".scope"), strings.HasSuffix(unit, ".device"), strings.HasPrefix(unit, "deployer-"),
+		strings.HasPrefix(unit, "user@"), strings.HasPrefix(unit, "user-runtime-dir@"), strings.HasPrefix(unit, "user-"), strings.HasPrefix(unit, "run-"),
+		strings.HasPrefix(unit, "sshd@"):
+		return false
+	}
+	return true
+}
+
+// close says on the host how the lane ended. A lane that nothing was done to
+// may have nothing to close.
+func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
+	defer r.move(l, to)
+	if l.client == nil || (!l.Locked && to == state.Untouched) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := l.Call(ctx, agent.OpClose, agent.Closing{Run: r.Run.ID, Outcome: string(to)}, nil); err != nil {
+		_ = r.Log.Record(state.Record{Kind: state.Note, Host: l.Name, Text: "the lane could not be closed on the host: " + err.Error()}, nil)
+	}
+}
+
+func describe(f agent.Facts) string {
+	return fmt.Sprintf("generation %d, %s", f.Profile.Generation, ShortPath(f.System))
+}
+
+func hints(name string, results []agent.Outcome) []string {
+	var out []string
+	for _, res := range results {
+		if res.State == "failed" {
+			out = append(out, res.Hint...)
+		}
+	}
+	if len(out) == 0 {
+		out = []string{"less " + agent.Dir + "/runs/*/RESTORE.txt"}
+	}
+	return append([]string{"# on " + name + ", as root:"}, out...)
+}
+
+// ShortPath shows a store path as its hash's start and its name.
+func ShortPath(p string) string {
+	base := strings.TrimPrefix(p, "/nix/store/")
+	if len(base) > 33 && base[32] == '-' {
+		return base[:7] + "…" + base[32:]
+	}
+	return base
+}

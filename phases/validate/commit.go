@@ -1,0 +1,141 @@
+package validate
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+const systemProfile = "/nix/var/nix/profiles/system"
+
+// profile makes the new system the profile's current generation.
+type profile struct{ phases.On }
+
+func (profile) Name() string { return "profile" }
+
+func (profile) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
+	n, _ := next(env.Lane)
+	return phases.Change{Text: fmt.Sprintf("commit: generation %d → %d", env.Lane.Current().Profile.Generation, n), Nothing: env.Lane.Unchanged()}, nil
+}
+
+func (profile) Skip(_ context.Context, env *phases.Env) (string, error) {
+	if f := env.Lane.Current(); f.Profile.System == env.Lane.To.Out {
+		return "the profile has it already", nil
+	}
+	return "", nil
+}
+
+// next is the generation that `nix-env --set` will make, and whether it is new:
+// Nix uses the newest one again if its path is the same.
+func next(l *phases.Lane) (number int, created bool) {
+	highest := agent.Generation{}
+	for _, g := range l.Current().Profile.Generations {
+		if g.Number > highest.Number {
+			highest = g
+		}
+	}
+	if highest.System == l.To.Out && highest.Number > 0 {
+		return highest.Number, false
+	}
+	return highest.Number + 1, true
+}
+
+// Undo sets the recorded generation, never "the previous one", and drops the
+// one that this run made.
+func (profile) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
+	was := env.Lane.Current().Profile
+	op := agent.Operation{Op: agent.DoProfile, Profile: systemProfile, Generation: was.Generation, System: was.System}
+	if n, created := next(env.Lane); created {
+		op.Drop, op.DropSystem = n, env.Lane.To.Out
+	}
+	return []agent.Operation{op}, nil
+}
+
+func (profile) Do(ctx context.Context, env *phases.Env) error {
+	var out agent.Outcome
+	op := agent.Operation{Op: agent.DoProfile, Profile: systemProfile, System: env.Lane.To.Out}
+	if err := env.Lane.Call(ctx, agent.OpApply, op, &out); err != nil {
+		return err
+	}
+	env.Facts(out)
+	return failed(out)
+}
+
+func failed(out agent.Outcome) error {
+	if out.State == "failed" {
+		return phases.Fail(fmt.Errorf("%s", out.Message), out.Hint...)
+	}
+	return nil
+}
+
+// boot makes the new system the boot default.
+type boot struct{ phases.On }
+
+// bootTimeout bounds the writing of boot loader entries.
+const bootTimeout = 5 * time.Minute
+
+func (boot) Name() string { return "boot" }
+
+func (boot) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
+	text := "commit: boot default"
+	if l := env.Lane.Seen.Boot.Loader; l != "" {
+		text += " (" + l + ")"
+	}
+	return phases.Change{Text: text, Nothing: env.Lane.Unchanged()}, nil
+}
+
+func (boot) Skip(_ context.Context, env *phases.Env) (string, error) {
+	if f := env.Lane.Current(); f.Boot.System == env.Lane.To.Out {
+		return "it is the boot default already", nil
+	}
+	return "", nil
+}
+
+func (boot) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
+	was := env.Lane.Current()
+	b := was.Boot
+	system := b.System
+	if system == "" {
+		system = was.Profile.System
+	}
+	return []agent.Operation{{Op: agent.DoBoot, System: system, Boot: &b}}, nil
+}
+
+func (boot) Do(ctx context.Context, env *phases.Env) error {
+	l := env.Lane
+	rec, out, err := l.Do(ctx, env, agent.Job{
+		Unit: "deployer-" + env.ID + "-boot.service", Run: env.ID, Timeout: bootTimeout, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"},
+		Args: []string{l.To.Out + "/bin/switch-to-configuration", "boot"},
+	})
+	if err != nil {
+		return err
+	}
+	env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
+	if rec.Code != 0 {
+		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("the boot loader could not be written (exit code %d)", rec.Code), Output: out[max(0, len(out)-20):]}
+	}
+	return readBack(ctx, env)
+}
+
+// readBack believes the boot loader's files, not an exit code.
+func readBack(ctx context.Context, env *phases.Env) error {
+	var now agent.Facts
+	if err := env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &now); err != nil {
+		return err
+	}
+	to := env.Lane.To.Out
+	env.Facts(map[string]any{"boot": now.Boot, "profile": now.Profile.Generation})
+	switch {
+	case now.Profile.System != to:
+		return fmt.Errorf("the profile is %s after the commit", phases.ShortPath(now.Profile.System))
+	case now.Boot.Loader != "" && now.Boot.System != to:
+		return fmt.Errorf("the boot default is %s after the commit", phases.ShortPath(now.Boot.System))
+	case now.System != to:
+		return fmt.Errorf("the host runs %s after the commit", phases.ShortPath(now.System))
+	}
+	return nil
+}

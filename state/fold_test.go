@@ -1,0 +1,274 @@
+package state_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/hbohlen/deployer/state"
+)
+
+var ignoreIndex = cmpopts.IgnoreUnexported(state.Run{})
+
+func diffRuns(a, b *state.Run) string { return cmp.Diff(a, b, ignoreIndex) }
+
+var kinds = []state.Kind{
+	state.RunCreated, state.RunState, state.RunFinished, state.PhaseStarted, state.PhaseFinished,
+	state.StepIntent, state.StepDone, state.StepFailed, state.StepSkipped, state.StepWaiting, state.StepRetry,
+	state.LaneState, state.UndoIntent, state.UndoDone, state.UndoFailed, state.Decision,
+	state.Check, state.Notified, state.NotifyFailed, state.Repaired, state.Note,
+}
+
+// anyData is data of any kind: also of the wrong one.
+func anyData(t *rapid.T) json.RawMessage {
+	status := rapid.SampledFrom([]state.Status{
+		"", state.Waiting, state.Changing, state.Restoring, state.Stuck,
+		state.OutOfReach, state.Restored, state.Interrupted, "of-a-later-version",
+	}).Draw(t, "status")
+	class := rapid.SampledFrom([]string{"read", "probe", "notify", ""}).Draw(t, "class")
+	b, _ := json.Marshal(rapid.SampledFrom([]any{
+		nil, "text", state.Moved{To: status}, state.Intent{Class: class, Undo: json.RawMessage(`{"op":1}`)},
+		state.Finished{Outcome: status, Exit: 20, Lanes: map[string]state.Status{"web1": status}},
+		state.Created{Type: "deploy", Hosts: []string{"web1", "db1"}},
+	}).Draw(t, "data"))
+	return b
+}
+
+func anyRecord(t *rapid.T, run string, seq int) state.Record {
+	return state.Record{
+		V: state.Schema, Seq: uint64(seq), Run: run, Time: epoch.Add(time.Duration(seq) * time.Second),
+		Kind:    rapid.SampledFrom(kinds).Draw(t, "kind"),
+		Host:    rapid.SampledFrom([]string{"", "web1", "db1"}).Draw(t, "host"),
+		Phase:   rapid.SampledFrom([]string{"backup", "switch"}).Draw(t, "phase"),
+		Step:    rapid.SampledFrom([]string{"a", "b"}).Draw(t, "step"),
+		Attempt: rapid.IntRange(0, 3).Draw(t, "attempt"),
+		Reason:  rapid.SampledFrom([]string{"", "why"}).Draw(t, "reason"),
+		Data:    anyData(t),
+	}
+}
+
+func anyRecords(t *rapid.T, run string) []state.Record {
+	recs := make([]state.Record, rapid.IntRange(0, 40).Draw(t, "n"))
+	for i := range recs {
+		recs[i] = anyRecord(t, run, i+1)
+	}
+	return recs
+}
+
+func TestFoldInPartsIsFoldOfAll(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		recs := anyRecords(t, runID)
+		at := rapid.IntRange(0, len(recs)).Draw(t, "at")
+		run := state.Fold(recs[:at])
+		if rapid.Bool().Draw(t, "stored") { // what a --json reader would go on with
+			b, _ := json.Marshal(run)
+			run = &state.Run{}
+			_ = json.Unmarshal(b, run)
+		}
+		for _, rec := range recs[at:] {
+			state.Apply(run, rec)
+			state.Apply(run, rec) // seen twice is seen once
+		}
+		if diff := cmp.Diff(state.Fold(recs), run, ignoreIndex, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// What was live saw progress and kinds of a later version; a replay does not.
+func TestLiveIsReplay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		recs := anyRecords(t, runID)
+		live := &state.Run{Status: state.Planned}
+		for _, rec := range recs {
+			shown := anyRecord(t, runID, 0)
+			shown.Kind = rapid.SampledFrom([]state.Kind{state.StepProgress, "of.a.later.version"}).Draw(t, "shown")
+			state.Apply(live, shown)
+			state.Apply(live, rec)
+		}
+		for p := range live.Phases {
+			for s := range live.Phases[p].Steps {
+				step := &live.Phases[p].Steps[s]
+				step.Progress = ""
+				if step.Status == state.StatusRunning {
+					step.Status = state.StatusIntended
+				}
+			}
+		}
+		replay := state.Fold(recs)
+		live.ID = replay.ID // progress alone names the run
+		if diff := diffRuns(replay, live); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestInterleavedRunsDoNotInfluenceEachOther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := anyRecords(t, "run-a"), anyRecords(t, "run-b")
+		if len(a) == 0 {
+			return
+		}
+		mixed := []state.Record{a[0]}
+		for i := range max(len(a), len(b)) {
+			if i > 0 && i < len(a) {
+				mixed = append(mixed, a[i])
+			}
+			if i < len(b) {
+				mixed = append(mixed, b[i])
+			}
+		}
+		if diff := diffRuns(state.Fold(a), state.Fold(mixed)); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestFinishedRunAbsorbs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		end := state.Record{Run: runID, Seq: 1, Time: epoch, Kind: state.RunFinished}
+		end.Data, _ = json.Marshal(state.Finished{Outcome: state.Succeeded})
+		want := state.Fold([]state.Record{end})
+		run := state.Fold([]state.Record{end})
+		for i := range 10 {
+			state.Apply(run, anyRecord(t, runID, i+2))
+		}
+		if diff := diffRuns(want, run); diff != "" || !run.Finished() {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// script folds short records: kind, host and attempt of one step.
+func script(t *testing.T, recs ...state.Record) *state.Run {
+	t.Helper()
+	for i := range recs {
+		recs[i].Run, recs[i].Seq, recs[i].Time = runID, uint64(i+1), epoch.Add(time.Duration(i)*time.Second)
+		if recs[i].Step == "" {
+			recs[i].Step, recs[i].Phase, recs[i].Host = "activate", "switch", "web1"
+		}
+	}
+	return state.Fold(recs)
+}
+
+func TestStepGoesThroughItsStates(t *testing.T) {
+	type r = state.Record
+	cases := map[state.StepStatus][]r{
+		state.StatusIntended:   {{Kind: state.StepIntent}},
+		state.StatusDone:       {{Kind: state.StepIntent}, {Kind: state.StepDone}, {Kind: state.StepFailed}, {Kind: state.StepIntent}},
+		state.StatusFailed:     {{Kind: state.StepIntent, Attempt: 1}, {Kind: state.StepFailed, Attempt: 1}, {Kind: state.StepDone, Attempt: 1}},
+		state.StatusPending:    {{Kind: state.StepIntent, Attempt: 1}, {Kind: state.StepRetry, Attempt: 1}},
+		state.StatusWaiting:    {{Kind: state.StepIntent, Attempt: 1}, {Kind: state.StepFailed, Attempt: 1}, {Kind: state.StepIntent, Attempt: 2}, {Kind: state.StepWaiting, Attempt: 2}},
+		state.StatusSkipped:    {{Kind: state.StepSkipped}},
+		state.StatusUndoing:    {{Kind: state.StepIntent}, {Kind: state.UndoIntent}, {Kind: state.StepDone}},
+		state.StatusUndone:     {{Kind: state.StepDone}, {Kind: state.UndoIntent}, {Kind: state.UndoDone}, {Kind: state.UndoFailed}, {Kind: state.StepDone}},
+		state.StatusUndoFailed: {{Kind: state.StepDone}, {Kind: state.UndoIntent}, {Kind: state.UndoFailed}},
+	}
+	for want, recs := range cases {
+		t.Run(string(want), func(t *testing.T) {
+			if got := script(t, recs...).Step("web1", "activate").Status; got != want {
+				t.Fatalf("it is %s", got)
+			}
+		})
+	}
+}
+
+func TestInDoubtIsDerived(t *testing.T) {
+	run := script(t,
+		state.Record{Kind: state.StepIntent, Step: "b", Host: "web1"},
+		state.Record{Kind: state.StepIntent, Step: "a", Host: "db1"},
+		state.Record{Kind: state.StepIntent, Step: "c"}, state.Record{Kind: state.StepDone, Step: "c"},
+		state.Record{Kind: state.StepDone, Step: "d"}, state.Record{Kind: state.UndoIntent, Step: "d"},
+	)
+	if got := run.InDoubt(true); len(got) != 0 {
+		t.Fatalf("in doubt while live: %v", got)
+	}
+	var keys string
+	for _, s := range run.InDoubt(false) {
+		keys += s.Key
+	}
+	if keys != "dba" { // d was never intended here: its undo was
+		t.Fatalf("in doubt: %s", keys)
+	}
+}
+
+func TestDerive(t *testing.T) {
+	to := func(s state.Status) state.Record {
+		return state.Record{Kind: state.RunState, Data: raw(t, state.Moved{To: s})}
+	}
+	end := func(s state.Status) state.Record {
+		return state.Record{Kind: state.RunFinished, Data: raw(t, state.Finished{Outcome: s})}
+	}
+	cases := []struct {
+		recs       []state.Record
+		live, dead state.Status
+	}{
+		{nil, state.Planned, state.Interrupted},
+		{[]state.Record{to(state.Changing)}, state.Changing, state.Interrupted},
+		{[]state.Record{to(state.Waiting)}, state.Waiting, state.Waiting},
+		{[]state.Record{to(state.Interrupted)}, state.Planned, state.Interrupted},
+		{[]state.Record{end(state.Succeeded)}, state.Succeeded, state.Succeeded},
+		{[]state.Record{end(state.Stuck)}, state.Stuck, state.Stuck},
+		{[]state.Record{end(state.Stuck), to(state.Restoring)}, state.Restoring, state.Interrupted},
+		{[]state.Record{end(state.OutOfReach), to(state.Restoring), end(state.RolledBack)}, state.RolledBack, state.RolledBack},
+	}
+	for i, c := range cases {
+		run := script(t, c.recs...)
+		if live, dead := state.Derive(run, true), state.Derive(run, false); live != c.live || dead != c.dead {
+			t.Errorf("%d: live %s, dead %s", i, live, dead)
+		}
+	}
+}
+
+func TestChangedIsAnyIntentThatMayChangeAHost(t *testing.T) {
+	for class, want := range map[string]bool{"read": false, "notify": false, "probe": true, "once": true, "unheard-of": true} {
+		in := raw(t, state.Intent{Class: class})
+		on := script(t, state.Record{Kind: state.StepIntent, Data: in})
+		off := script(t, state.Record{Kind: state.StepIntent, Data: in, Step: "local"})
+		if on.Changed != want || off.Changed {
+			t.Errorf("%s: %v on a host, %v on none", class, on.Changed, off.Changed)
+		}
+	}
+}
+
+func TestExpectedStepsArePending(t *testing.T) {
+	run := script(t, state.Record{Kind: state.StepDone})
+	run.Expect("switch", "web1", "activate", "ignored")
+	run.Expect("validate", "web1", "http", "GET /")
+	if run.Step("web1", "activate").Status != state.StatusDone || run.Step("web1", "http").Status != state.StatusPending {
+		t.Fatalf("%+v", run.Phases)
+	}
+}
+
+func TestPhaseEndsAsItsStepsAre(t *testing.T) {
+	end := state.Record{Kind: state.PhaseFinished, Phase: "switch", Step: "-"}
+	for want, kind := range map[state.StepStatus]state.Kind{
+		state.StatusDone: state.StepDone, state.StatusFailed: state.StepFailed, state.StatusRunning: state.StepIntent,
+		state.StatusSkipped: state.StepSkipped, state.StatusWaiting: state.StepWaiting,
+	} {
+		run := script(t, state.Record{Kind: kind}, end)
+		if got := run.Phases[0].Status; got != want {
+			t.Errorf("%s: phase is %s", kind, got)
+		}
+	}
+}
+
+func BenchmarkFold(b *testing.B) {
+	recs := make([]state.Record, 0, 100_000)
+	for i := 0; len(recs) < cap(recs); i++ {
+		rec := state.Record{Run: runID, Host: fmt.Sprint(i % 20), Phase: fmt.Sprint(i / 2000 % 10), Step: fmt.Sprint(i % 2000), Attempt: i / 2000, Time: epoch}
+		for _, kind := range []state.Kind{state.StepIntent, state.StepDone} {
+			rec.Kind, rec.Seq, rec.Data = kind, uint64(len(recs)+1), json.RawMessage(`{"op":"run.web1.a.1","class":"probe","undo":{"ops":[1,2]}}`)
+			recs = append(recs, rec)
+		}
+	}
+	for b.Loop() {
+		state.Fold(recs)
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/100k")
+}

@@ -1,0 +1,153 @@
+package state
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Run is what the journal of one run says, folded.
+type Run struct {
+	ID            string            `json:"id"`
+	Type          string            `json:"type"`
+	Runbook       string            `json:"runbook"`
+	Undoes        string            `json:"undoes,omitempty"`
+	Plan          string            `json:"plan,omitempty"`
+	Revision      string            `json:"revision,omitempty"`
+	By            string            `json:"by"`
+	Reason        string            `json:"reason,omitempty"`
+	Version       string            `json:"version,omitempty"`
+	CI            string            `json:"ci,omitempty"`
+	Vars          map[string]string `json:"vars,omitempty"`
+	Hosts         []string          `json:"hosts"`
+	Status        Status            `json:"status"`           // as recorded; Derive tells what it means now
+	Waits         string            `json:"waits,omitempty"`  // reason of the status, where it has one
+	Changed       bool              `json:"changed"`          // a host may be other than before
+	Phases        []PhaseState      `json:"phases,omitempty"` // in the order they were met
+	Lanes         map[string]Lane   `json:"lanes,omitempty"`  // by host
+	Decisions     []Record          `json:"decisions,omitempty"`
+	Checks        []Record          `json:"checks,omitempty"`
+	Notifications []Record          `json:"notifications,omitempty"`
+	Outcome       Status            `json:"outcome,omitempty"`
+	Exit          *int              `json:"exit,omitempty"`
+	Started       time.Time         `json:"started,omitzero"`
+	Ended         time.Time         `json:"ended,omitzero"`
+	Updated       time.Time         `json:"updated,omitzero"` // time of the last record
+	Seq           uint64            `json:"seq"`              // number of the last record
+
+	index map[stepID]place
+}
+
+// PhaseState is what is known of a phase.
+type PhaseState struct {
+	Name    string      `json:"name"`
+	Status  StepStatus  `json:"status"`
+	Started time.Time   `json:"started,omitzero"`
+	Ended   time.Time   `json:"ended,omitzero"`
+	Elapsed float64     `json:"elapsed,omitempty"`
+	Steps   []StepState `json:"steps,omitempty"`
+}
+
+// StepState is what is known of a step.
+type StepState struct {
+	Key      string          `json:"key"`
+	Host     string          `json:"host,omitempty"`
+	Phase    string          `json:"phase,omitempty"`
+	Status   StepStatus      `json:"status"` // as recorded; DeriveStep tells what it means now
+	Attempt  int             `json:"attempt,omitempty"`
+	Op       string          `json:"op,omitempty"`
+	Class    string          `json:"class,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+	Text     string          `json:"text,omitempty"`
+	Progress string          `json:"progress,omitempty"` // last thing shown while running; not in the journal
+	Started  time.Time       `json:"started,omitzero"`
+	Ended    time.Time       `json:"ended,omitzero"`
+	Elapsed  float64         `json:"elapsed,omitempty"`
+	Intent   uint64          `json:"intent,omitempty"` // number of the last intent: undo goes by it, downwards
+	Undo     json.RawMessage `json:"undo,omitempty"`
+	Facts    json.RawMessage `json:"facts,omitempty"` // data of its outcome
+}
+
+// Lane is what is known of a host in the run.
+type Lane struct {
+	Status Status `json:"status"`
+	System string `json:"system,omitempty"` // store path it ended on
+	Reason string `json:"reason,omitempty"`
+}
+
+// StepStatus is where a step or a phase is.
+type StepStatus string
+
+// The states of a step. Running is told by progress alone and replays as
+// intended; in doubt is derived, never recorded.
+const (
+	StatusPending    StepStatus = "pending"
+	StatusIntended   StepStatus = "intended"
+	StatusRunning    StepStatus = "running"
+	StatusDone       StepStatus = "done"
+	StatusFailed     StepStatus = "failed"
+	StatusSkipped    StepStatus = "skipped"
+	StatusWaiting    StepStatus = "waiting"
+	StatusUndoing    StepStatus = "undoing"
+	StatusUndone     StepStatus = "undone"
+	StatusUndoFailed StepStatus = "undo-failed"
+	StatusInDoubt    StepStatus = "in-doubt"
+)
+
+type stepID struct{ host, key string }
+
+type place struct{ phase, step int }
+
+// Step returns a step by host and key, or nil. The pointer is good until the
+// next Apply.
+func (r *Run) Step(host, key string) *StepState {
+	r.reindex()
+	at, ok := r.index[stepID{host, key}]
+	if !ok {
+		return nil
+	}
+	return &r.Phases[at.phase].Steps[at.step]
+}
+
+// Expect adds a step of the plan that no record has spoken of, as pending.
+func (r *Run) Expect(phase, host, key, text string) {
+	if s := r.Step(host, key); s == nil {
+		r.add(phase, host, key).Text = text
+	}
+}
+
+// InDoubt returns the steps whose intent has no outcome, in the order of
+// their intents. A run that is live has none: its process still knows.
+func (r *Run) InDoubt(live bool) []StepState {
+	return r.steps(func(s StepState) bool { return DeriveStep(s, live) == StatusInDoubt })
+}
+
+// Finished tells whether the run is over for good. Stuck and unknown are not:
+// a later attempt may resolve them.
+func (r *Run) Finished() bool {
+	return !r.Ended.IsZero() && r.Outcome != Stuck && r.Outcome != OutOfReach
+}
+
+// Derive tells where a run is, given whether a process holds its lease: what
+// neither ended nor waits, and has no process, was interrupted.
+func Derive(run *Run, live bool) Status {
+	switch run.Status {
+	case Waiting, Stuck, OutOfReach:
+		return run.Status
+	}
+	if live || !run.Ended.IsZero() {
+		return run.Status
+	}
+	return Interrupted
+}
+
+// DeriveStep tells where a step is, given whether a process holds the lease of
+// its run: an intent without outcome is in doubt when there is none.
+func DeriveStep(s StepState, live bool) StepStatus {
+	switch s.Status {
+	case StatusIntended, StatusRunning, StatusUndoing:
+		if !live {
+			return StatusInDoubt
+		}
+	}
+	return s.Status
+}
