@@ -105,7 +105,8 @@ func missing(err error) bool {
 // start runs the agent over one exec of the connection. Its standard input is
 // its lease: it ends when that does.
 func (l *Lane) start(ctx context.Context, digest string) (*agent.Client, error) {
-	p, err := l.Host.Start(ctx, host.Command{Args: []string{agent.LauncherPath, "run", digest, "serve"}, Privileged: true})
+	// The process outlives ctx, which may only be about opening it.
+	p, err := l.Host.Start(context.WithoutCancel(ctx), host.Command{Args: []string{agent.LauncherPath, "run", digest, "serve"}, Privileged: true})
 	if err != nil {
 		return nil, err
 	}

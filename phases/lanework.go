@@ -15,7 +15,18 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 		return err
 	}
 	l.Locked = true
-	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Before)
+	var files []string
+	for _, f := range l.Files {
+		files = append(files, f.Path)
+	}
+	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Files: files}, &l.Before)
+}
+
+// take takes the host's lock in the name of a run that is to be undone.
+func (l *Lane) take(ctx context.Context, run, owner string) error {
+	err := l.Call(ctx, agent.OpLock, agent.Holder{Run: run, Owner: owner, Reason: "rollback", Force: true}, nil)
+	l.Locked = err == nil
+	return err
 }
 
 // Do runs a job on the host to its end and returns its receipt and what it

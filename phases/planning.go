@@ -271,8 +271,8 @@ func (l *Lane) Surveyed(ctx context.Context) nix.Survey {
 	return l.Survey
 }
 
-// Recall reaches a host for a rollback: it takes the lock in the name of the
-// run that is undone, and reads that run's recipe from the host itself.
+// Recall reaches a host for a rollback, and reads the recipe of the run that is
+// to be undone from the host itself.
 func (r *Run) Recall(ctx context.Context, l *Lane, run string, log *Log) error {
 	r.log = log
 	if err := r.Reach(ctx, l); err != nil {

@@ -64,7 +64,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 		return r.unreachable(l, err)
 	}
 	r.keepLogs(ctx, l)
-	receipt, err := l.runRecipe(ctx, r.Run.ID)
+	receipt, err := l.runRecipe(ctx, r.Run.subject())
 	if err != nil && IsLost(err) {
 		return r.unreachable(l, err)
 	}
@@ -92,6 +92,11 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	o := &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
 	r.state(state.Restoring)
 	for _, l := range slices.Backward(r.Run.Lanes) {
+		if err := l.take(ctx, r.Run.Undoes, r.Run.Owner); err != nil {
+			return r.refused(ctx, o, l, err)
+		}
+	}
+	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 	}
 	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack {
@@ -102,11 +107,27 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	return r.finish(ctx, o)
 }
 
+// subject is the run whose recipe is restored: this one, or the one it undoes.
+func (r *Run) subject() string {
+	if r.Undoes != "" {
+		return r.Undoes
+	}
+	return r.ID
+}
+
+// refused ends a rollback that could not take every host's lock: nothing was
+// changed.
+func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *Outcome {
+	o.Status, o.Exit = state.Failed, ExitWaiting
+	o.Failure = &Failure{Exit: ExitWaiting, Host: l.Name, Step: "lock", Err: err, Safe: "nothing was changed on any host"}
+	return r.finish(ctx, o)
+}
+
 func (r *Runner) unreachable(l *Lane, err error) []string {
 	r.undo(l, state.UndoFailed, "", err, 0)
 	r.move(l, state.OutOfReach)
 	if commits(l.Recipe) {
-		return []string{"# " + l.Name + " may boot the new system: at its console, follow " + agent.Dir + "/runs/" + r.Run.ID + "/RESTORE.txt"}
+		return []string{"# " + l.Name + " may boot the new system: at its console, follow " + agent.Dir + "/runs/" + r.Run.subject() + "/RESTORE.txt"}
 	}
 	return []string{"# " + l.Name + " is old after a reboot: its boot default was not touched (" + l.Before.Boot.System + ")"}
 }
@@ -238,7 +259,7 @@ func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := l.Call(ctx, agent.OpClose, agent.Closing{Run: r.Run.ID, Outcome: string(to)}, nil); err != nil {
+	if err := l.Call(ctx, agent.OpClose, agent.Closing{Run: r.Run.subject(), Outcome: string(to)}, nil); err != nil {
 		_ = r.Log.Record(state.Record{Kind: state.Note, Host: l.Name, Text: "the lane could not be closed on the host: " + err.Error()}, nil)
 	}
 }

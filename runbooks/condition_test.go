@@ -2,6 +2,7 @@ package runbooks_test
 
 import (
 	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,9 +23,9 @@ func TestConditionsHoldOverWhatWasMeasured(t *testing.T) {
 		{"disk", "used_percent < 85", map[string]any{"used_percent": 84.0}, true},
 		{"disk", "used_percent < 85", map[string]any{"used_percent": 85.0}, false},
 		{"disk", "not (used_percent > 85)", map[string]any{"used_percent": 86.0}, false},
-		{"unit", "active == 'active' and restarts < 3", map[string]any{"active": "active", "restarts": 0}, true},
-		{"http", "status in [200, 204]", map[string]any{"status": 204}, true},
-		{"command", "output contains 'ok' and exit == 0", map[string]any{"output": "all ok", "exit": 0}, true},
+		{"http", "status in [200, 204]", map[string]any{"status": 204.0}, true},
+		{"http", "status in 200..299", map[string]any{"status": 300.0}, false},
+		{"command", "code == 0 or code == 3", map[string]any{"code": 3.0}, true},
 		{"metric", "after.p95 > baseline.p95 * 1.2", map[string]any{"after": spread(2), "baseline": spread(1)}, true},
 		{"fio", "after.iops > baseline.iops * 1.2", map[string]any{"after": spread(1), "baseline": spread(1)}, false},
 	} {
@@ -56,22 +57,26 @@ func TestNoDataNeverHolds(t *testing.T) {
 	}
 }
 
-// A rule's condition says what is wrong; its check holds where it is not.
-func TestARuleHoldsWhereItsConditionDoesNot(t *testing.T) {
-	_, rb := load(t, "testdata/project", "production", nil)
-	full := rb.Phases[7].Monitor.Rules[2]
-	for used, want := range map[float64]bool{84: true, 86: false} {
-		if held, err := full.Check.Holds(map[string]any{"used_percent": used}); err != nil || held != want {
-			t.Errorf("%v: %v, %v", used, held, err)
+// The condition of a rule's check says what is wrong, also where a check of
+// deployer.yaml, whose condition says what is right, is used by its name.
+func TestARulesConditionSaysWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	project := strings.Replace(goodProject, "{ok: ", "{full: {disk: /, when: \"used_percent < 85\"}, ok: ", 1)
+	write(t, filepath.Join(dir, "deployer.yaml"), project)
+	write(t, filepath.Join(dir, "r.yaml"), goodRunbook+
+		"  - monitor: {for: 1h, rules: [full, {check: full, do: warn}, {disk: /, when: \"used_percent >= 85\"}]}\n")
+	_, rb := load(t, dir, "r", nil)
+	for i, r := range rb.Phases[3].Monitor.Rules {
+		for used, want := range map[float64]bool{84: false, 86: true} {
+			if wrong, err := r.Check.Holds(map[string]any{"used_percent": used}); err != nil || wrong != want {
+				t.Errorf("rule %d at %v: %v, %v", i, used, wrong, err)
+			}
 		}
-	}
-	if full.When != "used_percent > 85" {
-		t.Errorf("written %q", full.When)
 	}
 }
 
 func TestMeasuredNamesWhatAConditionMayRead(t *testing.T) {
-	expect(t, runbooks.Measured("disk"), "free_bytes", "free_percent", "used_bytes", "used_percent")
+	expect(t, runbooks.Measured("disk"), "free_bytes", "free_percent", "inodes_free_percent", "total_bytes", "used_bytes", "used_percent")
 	if got := runbooks.Measured("reboot"); len(got) > 0 {
 		t.Error(got)
 	}

@@ -114,7 +114,7 @@ func LoadRunbook(pathOrName, dir string, given map[string]string, p *Project) (*
 	v := s.readVars(root, given)
 	v.fillAll(root)
 	v.unused(given)
-	base := filepath.Base(file)
+	base := filepath.Base(strings.TrimPrefix(file, "shipped:"))
 	rb := &Runbook{File: file, Name: strings.TrimSuffix(base, filepath.Ext(base)), Changed: v.changed, src: s}
 	s.read(root, rb)
 	rb.Vars, rb.Digest = v.values, digest(data, v.values)

@@ -64,7 +64,7 @@ func TestValuesOfTheExamples(t *testing.T) {
 	if m.For != 24*time.Hour || m.Every != time.Minute || m.RollbackWithin != time.Hour {
 		t.Errorf("monitor %+v", m)
 	}
-	if r := m.Rules[0]; r.Metric != "snapshot_last_success" || r.Check.Kind != "metric" || r.When != "value != 1" || r.Do != "alert" {
+	if r := m.Rules[0]; r.Metric != "snapshot_last_success" || r.Check.Kind != "metric" || r.Check.When != "value != 1" || r.Do != "alert" {
 		t.Errorf("rule %+v", r)
 	}
 	if r := m.Rules[3]; r.Check.Kind != "unit" || r.Check.Unit != "caddy.service" || r.Do != "rollback" {

@@ -174,7 +174,7 @@ func TestMistakesOfACheck(t *testing.T) {
 		`reboot: false`:                                 "22: `reboot` must be true",
 		`reboot: true, when: "1 == 1"`:                  "34: a check of `reboot` measures nothing that `when` could ask for",
 		`disk: /, when: "used_percnt < 85"`:             "30: `when` over `disk`: unknown name used_percnt; did you mean `used_percent`?",
-		`disk: /, when: "5 < used"`:                     "34: `when` over `disk`: unknown name used; there is free_bytes, free_percent, used_bytes, used_percent",
+		`disk: /, when: "5 < used"`:                     "34: `when` over `disk`: unknown name used; there is free_bytes, free_percent, inodes_free_percent, total_bytes, used_bytes, used_percent",
 		`disk: /, when: "used_percent"`:                 "29: `when` over `disk`: must be true or false",
 		`disk: /, when: "used_percent <"`:               "43: `when` over `disk`: unexpected token EOF",
 		`backup: off-host`:                              "22: deployer.yaml has no backup `off-host`",
@@ -245,7 +245,7 @@ func TestMistakesOfPhases(t *testing.T) {
 		build + change + judge + "  - monitor: {for: 1h, rules: [{check: ok, do: explode}]}\n":      "6:48: `do` must be `warn`, `alert` or `rollback`, not `explode`",
 		build + change + judge + "  - monitor: {for: 1h, rules: [{check: ok, disk: /}]}\n":          "6:40: a rule has one check; a name and an inline check are two",
 		build + change + judge + "  - monitor: {for: 1h, rules: [{unit: a.service, within: 2m}]}\n": "6:58: `within` (2m) is longer than the monitor's `every` (1m)",
-		build + change + judge + "  - monitor: {for: 1h, rules: [{disk: /, when: \"used > 1\"}]}\n": "6:49: `when` over `disk`: unknown name used; there is free_bytes, free_percent, used_bytes, used_percent",
+		build + change + judge + "  - monitor: {for: 1h, rules: [{disk: /, when: \"used > 1\"}]}\n": "6:49: `when` over `disk`: unknown name used; there is free_bytes, free_percent, inodes_free_percent, total_bytes, used_bytes, used_percent",
 	} {
 		t.Run(phases, func(t *testing.T) {
 			var all []string

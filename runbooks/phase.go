@@ -164,8 +164,14 @@ func (r *Rule) fit(s *source, every time.Duration) {
 }
 
 func (r *Rule) fromText(s *source, n *node) {
-	r.Do, r.Check = "alert", &Check{Pos: n.pos}
+	r.Do = "alert"
+	r.byName(s, n)
+}
+
+func (r *Rule) byName(s *source, n *node) {
+	r.Check = &Check{Pos: n.pos}
 	r.Check.fromText(s, n)
+	s.refs[len(s.refs)-1].opposite = true
 }
 
 func (r *Rule) finish(s *source, n *node) {
@@ -175,8 +181,7 @@ func (r *Rule) finish(s *source, n *node) {
 			s.wrong(s.where(r, "check"), "", "a rule has one check; a name and an inline check are two")
 			return
 		}
-		r.Check = &Check{Pos: n.pos}
-		r.Check.fromText(s, &node{shape: text, text: r.Named, pos: s.where(r, "check")})
+		r.byName(s, &node{shape: text, text: r.Named, pos: s.where(r, "check")})
 		return
 	}
 	if r.Check == nil {
@@ -185,10 +190,8 @@ func (r *Rule) finish(s *source, n *node) {
 	r.Check.Pos = n.pos
 	s.at[place{r.Check, ""}] = n.pos
 	r.Check.finish(s, n)
-	r.Metric, r.When = r.Check.Metric, r.Check.When
-	if r.When != "" {
-		r.Check.When = "not (" + r.When + ")"
-	} else if r.Metric != "" {
+	r.Metric = r.Check.Metric
+	if r.Metric != "" && r.Check.When == "" {
 		s.wrong(n.pos, "like `when: \"value != 1\"`", "a rule over a metric needs `when`")
 	}
 }

@@ -11,6 +11,8 @@ type ref struct {
 	name  string
 	pos   Pos
 	check *Check // what to fill in, for a check
+
+	opposite bool // the check's condition must say what is wrong
 }
 
 var refKinds = []string{"host", "metric", "backup"}
@@ -24,6 +26,9 @@ func (s *source) resolve(p *Project) {
 			s.wrong(r.pos, meant(r.name, known), "%s has no %s `%s`", p.File, r.what, r.name)
 		case r.check != nil:
 			*r.check = *p.Checks[r.name].named(r.name, r.pos)
+			if r.opposite && r.check.When != "" {
+				r.check.When = "not (" + r.check.When + ")"
+			}
 		}
 	}
 }

@@ -207,15 +207,14 @@ type Monitor struct {
 	Rules          []*Rule       `yaml:"rules"`
 }
 
-// Rule is a check that is made again and again, and what its failure does. A
-// rule's `when` says what is wrong ("used_percent > 90"): Check.When is its
-// opposite, so that a rule fails like any other check, on missing data too.
+// Rule is a check that is made again and again, and what its failure does. Its
+// check's condition says what is wrong ("used_percent > 90"); that of a check
+// used by its name, which says what is right, becomes `not (…)`.
 type Rule struct {
 	Pos      Pos    `yaml:"-"`
 	Check    *Check `yaml:",inline"`                           // the check it makes; its keys stand beside do
 	Named    string `yaml:"check"`                             // or the name of a check of deployer.yaml
 	Metric   string `yaml:"-"`                                 // as Check.Metric
-	When     string `yaml:"-"`                                 // the condition as written
 	Do       string `yaml:"do" rule:"one=warn|alert|rollback"` // default alert
 	Severity string `yaml:"severity" rule:"one=info|warning|critical"`
 }

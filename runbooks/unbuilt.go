@@ -86,6 +86,9 @@ func (u *unbuilt) checks(list []*Check) {
 }
 
 func (u *unbuilt) check(c *Check) {
+	if c != nil && c.Kind == "unit" && c.NewerThan > 0 {
+		u.refuse(c, "snapshot_newer_than", c.Pos, "looking for the snapshot that a unit took (snapshot_newer_than)")
+	}
 	if c == nil || !slices.Contains([]string{"backup", "reboot", "fio", "metric"}, c.Kind) {
 		return
 	}

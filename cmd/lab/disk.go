@@ -21,6 +21,8 @@ func (m machine) install() error {
 	}
 	file := m.image(m.spec, m.System).file()
 	return tools(
+		// New files: a loop device of the old ones may live a moment longer.
+		[]string{"rm", "-f", m.path("disk"), m.path("boot")},
 		[]string{"cp", "--sparse=always", file + ".img", m.path("disk")},
 		[]string{"cp", "--sparse=always", file + ".boot", m.path("boot")},
 		[]string{"btrfstune", "-f", "-m", m.path("disk")},
@@ -124,14 +126,4 @@ func (m machine) giveHostKey() error {
 	return tools([]string{"mkdir", "-p", dir}, []string{"cp", m.path("key"), key}, []string{"cp", m.path("key.pub"), key + ".pub"})
 }
 
-// disassemble is patient: a container that is starting elsewhere holds all
-// mounts of the lab for a moment.
-func (m machine) disassemble() (err error) {
-	for range 50 {
-		if _, err = tool("umount", "-R", m.path("root")); err == nil {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return err
-}
+func (m machine) disassemble() error { return tools([]string{"umount", "-R", m.path("root")}) }

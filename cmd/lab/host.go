@@ -23,7 +23,9 @@ func (m machine) start() error {
 	defer logFile.Close()
 	cmd := exec.Command(filepath.Join(m.run, "lab"), "_host", m.Name)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// Its mounts are its own: nspawn keeps all it finds, so a container would
+	// hold the file systems of hosts that were started before it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func quote(argv []string) string {
 // file system hands out late (Btrfs) it takes after a sync.
 const fillScript = `f=$1/.lab-fill
 for round in 1 2 3; do
-  for size in 1M 64k 4k 512 1; do dd if=/dev/urandom bs=$size >> "$f" 2>/dev/null || true; done
+  for size in 1M 64k 4k 512; do dd if=/dev/urandom bs=$size >> "$f" 2>/dev/null || true; done
   sync -f "$1"
 done
 df -h "$1" | tail -1`

@@ -93,7 +93,7 @@ func (n *Nix) Eval(ctx context.Context, flake, attr string) (System, error) {
 		return n.evalCommand(ctx, flake, attr)
 	}
 	out, err := n.run(ctx, "nix", "--extra-experimental-features", features, "eval", "--json",
-		n.installable(flake, attr), "--apply", "t: { drv = t.drvPath; out = t.outPath; kind = t.system or ; }")
+		n.installable(flake, attr), "--apply", `t: { drv = t.drvPath; out = t.outPath; kind = t.system or ""; }`)
 	if err != nil {
 		return System{}, err
 	}

@@ -22,12 +22,12 @@ func machine() *plugintest.Host {
 	services := volume("/var/lib/services", "a", 258)
 	services.Nested = []string{"/var/lib/services/vm", "/var/lib/services/db"}
 	folder := volume("/etc", "a", 300)
-	folder.Root = false
+	folder.Root, folder.Problem = false, "/etc is a folder, not a subvolume"
 	return &plugintest.Host{Volumes: []agent.Volume{
 		{Path: "/", FS: "tmpfs"},
 		volume("/persist", "a", 257), services, volume("/var/lib/services/db", "a", 259), volume("/nix", "a", 256), folder,
 		volume("/srv/data", "b", 257), volume("/srv", "b", 5),
-		{Path: "/boot", FS: "vfat"},
+		{Path: "/boot", FS: "vfat", Problem: "/boot is not a folder on Btrfs"},
 	}}
 }
 
@@ -40,7 +40,13 @@ func subjects(paths ...string) []host.Subvolume {
 }
 
 func open(t *testing.T, h *plugintest.Host) host.Snapshotter {
-	p, err := plugintest.Connect(t, btrfs.Plugin(), nil, host.Services{Operator: h, Writes: plugintest.Writes})
+	t.Helper()
+	return openOn(t, host.Services{Operator: h, Writes: plugintest.Writes})
+}
+
+func openOn(t *testing.T, services host.Services) host.Snapshotter {
+	t.Helper()
+	p, err := plugintest.Connect(t, btrfs.Plugin(), nil, services)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,8 +75,10 @@ func TestProblemsAreSaidInWords(t *testing.T) {
 		req  host.SnapshotRequest
 		want string
 	}{
-		{"not Btrfs", host.SnapshotRequest{Subvolumes: subjects("/boot")}, "/boot is on vfat, not on Btrfs"},
-		{"missing", host.SnapshotRequest{Subvolumes: subjects("/gone")}, "/gone: no such file or directory"},
+		{"not Btrfs", host.SnapshotRequest{Subvolumes: subjects("/boot")}, "/boot is not a folder on Btrfs (mounted there is vfat)"},
+		{"missing", host.SnapshotRequest{Subvolumes: subjects("/gone")}, "/gone does not exist"},
+		{"missing on Btrfs", host.SnapshotRequest{Subvolumes: subjects("/persist/gone")}, "/persist/gone does not exist"},
+		{"dir below", host.SnapshotRequest{Dir: "/var/lib/services/db/snaps", Subvolumes: subjects("/var/lib/services")}, "lies inside /var/lib/services"},
 		{"a folder", host.SnapshotRequest{Subvolumes: subjects("/etc")}, "/etc is a folder inside the subvolume"},
 		{"dir inside", host.SnapshotRequest{Dir: "/persist/snaps", Subvolumes: subjects("/persist")}, "lies inside /persist, which it is to protect"},
 		{"dir relative", host.SnapshotRequest{Dir: "snaps", Subvolumes: subjects("/persist")}, "not an absolute path"},
@@ -121,6 +129,19 @@ func TestSnapshotsNeverLieInsideWhatTheyProtect(t *testing.T) {
 				t.Errorf("%v, %v, want %q", err, plan.Dirs, c.want)
 			}
 		})
+	}
+}
+
+func TestSnapshotsGoWhereAdministratorsLook(t *testing.T) {
+	for root, want := range map[bool]string{true: "/.snapshots/deployer", false: "/nix/var/deployer/snapshots"} {
+		h := machine()
+		usual := volume("/.snapshots", "a", 270)
+		usual.Root = root
+		h.Volumes = append(h.Volumes, usual)
+		plan, err := open(t, h).Plan(t.Context(), host.SnapshotRequest{Subvolumes: subjects("/persist")})
+		if err != nil || plan.Dirs["/persist"] != want {
+			t.Errorf("%v, %v, want %q", err, plan.Dirs, want)
+		}
 	}
 }
 

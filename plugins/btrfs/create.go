@@ -63,7 +63,7 @@ func (p *provider) take(ctx context.Context, req *sdk.CreateRequest, l *layout, 
 // there: the agent takes sets whole.
 func (p *provider) earlier(ctx context.Context, req *sdk.CreateRequest, l *layout, one *set, exists error) ([]agent.Snapshot, error) {
 	var all, set []agent.Snapshot
-	err := p.core.Operate(ctx, req.GetHostRef(), agent.OpSnapshots, agent.DiscoverArgs{}, &all)
+	err := p.core.Operate(ctx, req.GetHostRef(), agent.OpSnapshots, agent.DiscoverArgs{Paths: []string{one.dir}}, &all)
 	if err != nil {
 		return nil, err
 	}

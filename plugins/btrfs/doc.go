@@ -9,8 +9,9 @@
 //     Btrfs, missing, no subvolume of its own, a policy that is not built.
 //   - What a snapshot leaves out (subvolumes below) is named.
 //   - Snapshots never lie inside what they protect. The folder is the one from
-//     deployer.yaml; where that is on another file system, deployer's own on
-//     the host, which no boot empties, or one beside a subject.
+//     deployer.yaml; where that is on another file system, one in /.snapshots if
+//     that is a subvolume, deployer's own on the host, which no boot empties,
+//     or one beside a subject.
 //   - Created again under the same stamp it answers with the set that is there.
 //
 // The recipe is empty: with the policy keep a rollback leaves data as it is.

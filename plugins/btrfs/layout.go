@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/plugins/sdk"
@@ -48,7 +49,7 @@ func (l *layout) wanted() []string {
 	for _, s := range l.subjects {
 		add(path.Clean(s.GetPath()))
 	}
-	for _, dir := range l.candidates(l.subjects) {
+	for _, dir := range append(l.candidates(l.subjects), usual) {
 		for at := dir; ; at = path.Dir(at) {
 			add(at)
 			if at == path.Dir(at) {
@@ -66,7 +67,7 @@ func (l *layout) of(s *sdk.Subject) agent.Volume { return l.volumes[path.Clean(s
 func (l *layout) holder(dir string) (agent.Volume, bool) {
 	for at := dir; ; at = path.Dir(at) {
 		v := l.volumes[at]
-		if v.FS != "" && !v.Btrfs {
+		if v.FS != "" && v.FS != "btrfs" {
 			return v, false
 		}
 		if v.Btrfs && v.ID != 0 {
@@ -78,10 +79,13 @@ func (l *layout) holder(dir string) (agent.Volume, bool) {
 	}
 }
 
-// protects is the subject that a folder would lie inside of.
+// protects is the subject that a folder would lie inside of, be it in a
+// subvolume below.
 func (l *layout) protects(holder agent.Volume) (*sdk.Subject, bool) {
 	for _, s := range l.subjects {
-		if v := l.of(s); v.FSID == holder.FSID && v.ID == holder.ID {
+		v := l.of(s)
+		below := v.Name == "" || strings.HasPrefix(holder.Name, v.Name+"/")
+		if v.Root && v.FSID == holder.FSID && (v.ID == holder.ID || below) {
 			return s, true
 		}
 	}

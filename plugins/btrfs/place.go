@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	usual  = "/.snapshots"
 	ours   = "/nix/var/deployer/snapshots"
 	beside = ".deployer-snapshots"
 )
@@ -19,6 +20,9 @@ func (l *layout) candidates(subjects []*sdk.Subject) []string {
 	var dirs []string
 	if l.dir != "" {
 		dirs = append(dirs, l.dir)
+	}
+	if l.volumes[usual].Root { // as a mere folder it is part of the root
+		dirs = append(dirs, path.Join(usual, "deployer"))
 	}
 	dirs = append(dirs, ours)
 	for _, s := range subjects {

@@ -45,21 +45,20 @@ func (l *layout) problems() []string {
 
 // unfit says why a path cannot be snapshotted at all.
 func unfit(s *sdk.Subject, v agent.Volume) string {
-	at := s.GetPath()
+	at, line := s.GetPath(), v.Problem
 	switch {
-	case v.FS == "" && !v.Btrfs:
-		if v.Problem != "" {
-			return at + ": " + v.Problem
-		}
-		return at + " does not exist on this host"
-	case !v.Btrfs:
-		return fmt.Sprintf("%s is on %s, not on Btrfs", at, v.FS)
-	case !v.Root:
-		return fmt.Sprintf("%s is a folder inside the subvolume %q, not a subvolume of its own: declare that one, or make it one", at, v.Name)
-	case v.Problem != "":
-		return at + ": " + v.Problem
+	case !v.Btrfs && line == "":
+		line = at + " is not there, or not on Btrfs"
+	case v.Btrfs && !v.Root:
+		line = fmt.Sprintf("%s is a folder inside the subvolume %q, not a subvolume of its own: declare that one, or make it one", at, "/"+v.Name)
 	}
-	return ""
+	if line != "" && !strings.Contains(line, at) {
+		line = at + ": " + line
+	}
+	if !v.Btrfs && v.FS != "" && v.FS != "btrfs" {
+		line += fmt.Sprintf(" (mounted there is %s)", v.FS)
+	}
+	return line
 }
 
 // unbuilt refuses by name what this version does not do, rather than ignore it.

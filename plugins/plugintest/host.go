@@ -84,14 +84,24 @@ func (h *Host) discover(args agent.DiscoverArgs) (agent.Discovery, error) {
 	return d, nil
 }
 
-// at is the volume that a path is, or nothing: Host has no folders.
+// at is the volume that a path is; else it is missing on what is mounted
+// above it: Host has no folders but those in Volumes.
 func (h *Host) at(at string) agent.Volume {
-	for _, v := range h.Volumes {
-		if v.Path == at {
-			return v
+	missing := agent.Volume{Path: at, Problem: at + " does not exist"}
+	for above := at; ; above = path.Dir(above) {
+		for _, v := range h.Volumes {
+			if v.Path == at {
+				return v
+			}
+			if v.Path == above {
+				missing.FS = v.FS
+				return missing
+			}
+		}
+		if above == path.Dir(above) {
+			return missing
 		}
 	}
-	return agent.Volume{Path: at, Problem: "no such file or directory"}
 }
 
 func (h *Host) snapshot(args agent.SnapshotArgs) (agent.SnapshotSet, error) {

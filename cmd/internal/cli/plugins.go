@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -105,11 +104,7 @@ func specOf(p *runbooks.Project, kind string) (plugins.Spec, error) {
 	if c == nil {
 		return plugins.Spec{}, fmt.Errorf("there is no plugin %q: none ships under that name, and `plugins:` in deployer.yaml has none", kind)
 	}
-	path := c.Path
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(p.Dir, path)
-	}
-	return plugins.Spec{Name: kind, Path: path, SHA256: c.SHA256}, nil
+	return plugins.Spec{Name: kind, Path: within(p.Dir, c.Path), SHA256: c.SHA256}, nil
 }
 
 // operator runs typed operations on a run's hosts for plugins.

@@ -57,6 +57,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 		return err
 	}
 	row, plan, err := readRun(dir)
+	if err == nil && row.Undoes != "" { // a rollback that did not get to its end
+		return a.rollback(ctx, row.Undoes, o)
+	}
 	if err != nil {
 		return err
 	}

@@ -18,10 +18,7 @@ import (
 func notifyConfig(p *runbooks.Project, c *runbooks.Notify) any {
 	conf := map[string]string{}
 	if c.Path != "" {
-		conf["path"] = c.Path
-		if !filepath.IsAbs(c.Path) {
-			conf["path"] = filepath.Join(p.Dir, c.Path)
-		}
+		conf["path"] = within(p.Dir, c.Path)
 	}
 	if c.URL != nil && c.URL.Value != "" {
 		conf["url"] = c.URL.Value
@@ -51,11 +48,7 @@ func reveal(ctx context.Context, p *runbooks.Project, s *runbooks.Secret) (strin
 		}
 		return v, nil
 	case s.File != "":
-		path := s.File
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(p.Dir, path)
-		}
-		b, err := os.ReadFile(path)
+		b, err := os.ReadFile(within(p.Dir, s.File))
 		return strings.TrimSpace(string(b)), err
 	case s.Command != "":
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -84,4 +77,15 @@ func secretValues(ctx context.Context, p *runbooks.Project) []string {
 		}
 	}
 	return values
+}
+
+// within makes a path of deployer.yaml absolute: it starts from that file's folder.
+func within(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	if abs, err := filepath.Abs(filepath.Join(dir, path)); err == nil {
+		return abs
+	}
+	return filepath.Join(dir, path)
 }

@@ -90,7 +90,7 @@ func place(rec state.Record) string {
 		name = rec.Phase
 	}
 	if rec.Host != "" {
-		name = pad(name, 24) + " " + rec.Host
+		name = pad(name, 30) + " " + rec.Host
 	}
 	return name
 }
@@ -138,7 +138,7 @@ func (h *Human) line(rec state.Record) string {
 	left := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], m[0]), h.columns(rec))
 	body := Clean(words[rec.Kind] + firstLine(text))
 	room := h.Width - 2 - width(left) - width(took) - 3
-	if rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed {
+	if rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed || rec.Kind == state.NotifyFailed {
 		room = 4096 // what went wrong is never cut
 	}
 	body = fit(body, room)
@@ -150,7 +150,7 @@ func (h *Human) columns(rec state.Record) string {
 	if name == "" {
 		name = rec.Phase
 	}
-	return pad(name, 24) + " " + pad(rec.Host, 12)
+	return pad(name, 30) + " " + pad(rec.Host, 12)
 }
 
 func firstLine(t string) string {

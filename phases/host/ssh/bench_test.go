@@ -12,7 +12,7 @@ func BenchmarkExec(b *testing.B) {
 	h := s.dial(s.up())
 	b.Run("host", func(b *testing.B) {
 		for b.Loop() {
-			if res, err := h.Run(b.Context(), host.Command{Args: []string{"true"}}); err != nil || res.Code != 0 {
+			if res, err := h.Run(b.Context(), host.Command{Args: []string{"/bin/true"}}); err != nil || res.Code != 0 {
 				b.Fatal(res, err)
 			}
 		}
@@ -23,7 +23,7 @@ func BenchmarkExec(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := sess.Run("true"); err != nil {
+			if err := sess.Run("/bin/true"); err != nil {
 				b.Fatal(err)
 			}
 			sess.Close()

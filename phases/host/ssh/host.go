@@ -101,16 +101,22 @@ func (h *Host) Open(line string) (*shell.Session, error) {
 		Wait: func() (int, string, error) { return outcome(sess.Wait()) }}, nil
 }
 
+// session opens a session. sshd counts one that has ended until it has tidied
+// up, so a refusal may be over a moment later; nothing was run by then.
 func (h *Host) session() (*ssh.Session, error) {
-	sess, err := h.link.NewSession()
-	var refused *ssh.OpenChannelError
-	if errors.As(err, &refused) {
-		return nil, h.Fail(host.Refused, fmt.Errorf("it opens no further session: %w", err), "set  MaxSessions 10  in sshd_config, its default")
+	for tries := 0; ; tries++ {
+		sess, err := h.link.NewSession()
+		var refused *ssh.OpenChannelError
+		switch {
+		case err == nil:
+			return sess, nil
+		case !errors.As(err, &refused):
+			return nil, h.Fail(host.Lost, fmt.Errorf("the connection is gone: %w", err))
+		case tries == 60:
+			return nil, h.Fail(host.Refused, fmt.Errorf("it opens no further session: %w", err), "set  MaxSessions 10  in sshd_config, its default")
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	if err != nil {
-		return nil, h.Fail(host.Lost, fmt.Errorf("the connection is gone: %w", err))
-	}
-	return sess, nil
 }
 
 func outcome(err error) (int, string, error) {

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/phases/host/hosttest"
@@ -34,13 +36,19 @@ type privileged struct {
 	files host.Host // uploads are the login's own, and the test's folders are root's
 }
 
+// bounded gives a command a timeout: only then can its mark pass sudo.
+func bounded(c host.Command) host.Command {
+	c.Privileged, c.Timeout = true, cmp.Or(c.Timeout, time.Minute)
+	return c
+}
+
 func (p privileged) Run(ctx context.Context, c host.Command) (host.Result, error) {
-	c.Privileged = true
+	c = bounded(c)
 	return p.Host.Run(ctx, c)
 }
 
 func (p privileged) Start(ctx context.Context, c host.Command) (host.Process, error) {
-	c.Privileged = true
+	c = bounded(c)
 	return p.Host.Start(ctx, c)
 }
 
@@ -107,5 +115,21 @@ func TestSudoRuleForOneProgramIsEnough(t *testing.T) {
 	out, _ := io.ReadAll(p)
 	if res, err := p.Wait(); err != nil || res.Code != 0 || !strings.HasSuffix(string(out), "run D serve\n{}\n") {
 		t.Errorf("said %q, ended %+v, %v", out, res, err)
+	}
+}
+
+// Without a timeout no mark passes sudo, but sessions and descent are enough
+// for all but orphans that left their session.
+func TestCancelEndsAPlainSudoCommand(t *testing.T) {
+	s, _ := dana(t)
+	h := s.dial(s.upAs("dana"))
+	ctx, cancel := context.WithCancel(s.context())
+	time.AfterFunc(time.Second, cancel)
+	_, err := h.Run(ctx, host.Command{Privileged: true, Args: []string{"sh", "-c", `setsid sh -c "sleep 301; :" & sleep 301; :`}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if left, _ := exec.Command("pgrep", "-f", "sleep 301").Output(); len(left) > 0 {
+		t.Errorf("left: %s", left)
 	}
 }

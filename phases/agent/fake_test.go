@@ -1,0 +1,247 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also the agent: jobs and restores start it again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "as-agent" {
+		o := fakeOptions(os.Getenv("TEST_PREFIX"))
+		args := os.Args[2:]
+		if len(args) > 1 && args[0] == "-root" {
+			args = args[2:]
+		}
+		code, err := verb(context.Background(), o, args)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+func fakeOptions(prefix string) Options {
+	u := fakeUnits{prefix}
+	return Options{Root: prefix + "/state", Prefix: prefix, Path: prefix + "/bin:/usr/bin:/bin", Units: u, Journal: u, Self: []string{os.Args[0], "as-agent"}}
+}
+
+// fakeUnits is a service manager in a folder: units is what List prints, a
+// transient unit is a process with its pid in NAME.pid and its output in NAME.log.
+type fakeUnits struct{ dir string }
+
+func (f fakeUnits) file(parts ...string) string { return f.dir + "/" + strings.Join(parts, "") }
+
+func (f fakeUnits) List(context.Context) ([]Unit, error) {
+	data, err := os.ReadFile(f.file("units"))
+	return parseUnits(string(data)), err
+}
+
+func (f fakeUnits) Run(_ context.Context, t Transient) error {
+	claim, err := os.OpenFile(f.file(t.Name, ".pid"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("unit %s was already loaded", t.Name)
+	}
+	defer claim.Close()
+	log, err := os.Create(f.file(t.Name, ".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	c := exec.Command(t.Args[0], t.Args[1:]...)
+	c.Env = append(append(os.Environ(), t.Env...), "TEST_PREFIX="+f.dir)
+	c.Stdout, c.Stderr = log, log
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	fmt.Fprint(claim, c.Process.Pid)
+	go c.Wait()
+	return nil
+}
+
+func (f fakeUnits) pid(unit string) int {
+	data, _ := os.ReadFile(f.file(unit, ".pid"))
+	pid, _ := strconv.Atoi(string(data))
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(stat), ") Z ") {
+		return 0
+	}
+	return pid
+}
+
+func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string]string, error) {
+	if _, err := os.Stat(f.file(unit, ".pid")); err == nil {
+		if f.pid(unit) > 0 {
+			return map[string]string{"ActiveState": "active"}, nil
+		}
+		return map[string]string{"ActiveState": "inactive"}, nil
+	}
+	units, _ := f.List(context.Background())
+	for _, u := range units {
+		if u.Name == unit {
+			return map[string]string{"ActiveState": u.Active, "SubState": u.Sub, "LoadState": "loaded", "Result": "exit-code"}, nil
+		}
+	}
+	return map[string]string{"ActiveState": "inactive", "LoadState": "not-found"}, nil
+}
+
+func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
+	for _, u := range units {
+		if pid := f.pid(u); pid > 0 && verb == "stop" {
+			syscall.Kill(-pid, syscall.SIGTERM)
+			for f.pid(u) > 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+			continue
+		}
+		if verb == "start" {
+			if strings.HasPrefix(u, "broken") {
+				return fmt.Errorf("job for %s failed", u)
+			}
+			data, _ := os.ReadFile(f.file("units"))
+			os.WriteFile(f.file("units"), []byte(string(data)+u+" loaded active running x\n"), 0o600)
+		}
+	}
+	return nil
+}
+
+func (f fakeUnits) Cursor(context.Context) (string, error) { return "c0", nil }
+
+func (f fakeUnits) Read(_ context.Context, args OutputArgs) (Output, error) {
+	data, err := os.ReadFile(f.file(args.Unit, ".log"))
+	return Output{Lines: strings.Split(strings.TrimSpace(string(data)), "\n"), Cursor: "c1"}, err
+}
+
+// host is a fake host: two systems in a store, a profile, a boot loader.
+type host struct {
+	t   *testing.T
+	dir string
+	*agent
+}
+
+const (
+	oldTop = "/nix/store/aaa-old"
+	newTop = "/nix/store/bbb-new"
+)
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{t: t, dir: t.TempDir()}
+	h.file("proc/sys/kernel/random/boot_id", "boot-1\n")
+	h.file("etc/os-release", "NAME=NixOS\nID=nixos\n")
+	h.file("units", "ok.service loaded active running x\nbad.service loaded failed failed x\n")
+	for _, top := range []string{oldTop, newTop} {
+		h.system(top)
+	}
+	h.link("run/current-system", oldTop)
+	h.link("run/booted-system", oldTop)
+	h.link("nix/var/nix/profiles/system-1-link", oldTop)
+	h.link("nix/var/nix/profiles/system", "system-1-link")
+	h.file("boot/loader/loader.conf", "timeout 5\ndefault nixos-generation-1.conf\n")
+	h.file("boot/loader/entries/nixos-generation-1.conf", entryText(oldTop, 1))
+	h.agent = newAgent(fakeOptions(h.dir))
+	return h
+}
+
+func entryText(top string, n int) string {
+	return fmt.Sprintf("title NixOS\nsort-key nixos\nversion Generation %d\noptions init=%s/init quiet\n", n, top)
+}
+
+func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
+
+func (h *host) file(name, content string) {
+	h.t.Helper()
+	must(h.t, os.MkdirAll(filepath.Dir(h.path(name)), 0o755))
+	must(h.t, os.WriteFile(h.path(name), []byte(content), 0o755))
+}
+
+func (h *host) link(name, target string) {
+	h.t.Helper()
+	must(h.t, os.MkdirAll(filepath.Dir(h.path(name)), 0o755))
+	os.Remove(h.path(name))
+	must(h.t, os.Symlink(target, h.path(name)))
+}
+
+func (h *host) read(name string) string {
+	data, _ := os.ReadFile(h.path(name))
+	return string(data)
+}
+
+// system is a toplevel whose programs do to the fake host what the real ones do
+// to a real one, and write down that they ran. A file behave-NAME changes that.
+func (h *host) system(top string) {
+	h.file(top+"/nixos-version", "1")
+	h.file(top+"/bin/switch-to-configuration", fmt.Sprintf(`#!/bin/sh
+d=%s top=%s
+echo "${top##*/} $1 ${NIXOS_INSTALL_BOOTLOADER-}" >> $d/log
+[ -e $d/behave-${top##*/} ] && . $d/behave-${top##*/}
+case $1 in
+test|switch) ln -sfn $top $d/run/current-system ;;
+boot) printf 'title NixOS\noptions init=%%s/init\n' $top > $d/boot/loader/entries/nixos-generation-9.conf
+  printf 'default nixos-generation-9.conf\n' > $d/boot/loader/loader.conf ;;
+esac
+`, h.dir, top))
+	h.file(top+"/sw/bin/nix-env", fmt.Sprintf(`#!/bin/sh
+echo "nix-env $*" >> %s/log
+shift; p=$1; shift; d=${p%%/*} b=${p##*/}
+case $1 in
+--set) n=$(ls $d | sed -n "s/^$b-\([0-9]*\)-link$/\1/p" | sort -n | tail -1); n=$((n + 1))
+  ln -s "$2" $d/$b-$n-link; ln -sfn $b-$n-link $p ;;
+--switch-generation) [ -L $d/$b-$2-link ] || exit 1; ln -sfn $b-$2-link $p ;;
+--delete-generations) rm $d/$b-$2-link ;;
+*) exit 9 ;;
+esac
+`, h.dir))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func isCode(t *testing.T, err error, code string) {
+	t.Helper()
+	if err == nil || asError(err).Code != code {
+		t.Fatalf("error %v, want code %s", err, code)
+	}
+}
+
+// duplex is two pipes: an agent's two ends.
+type duplex struct {
+	io.Reader
+	io.WriteCloser
+}
+
+// connect serves h over pipes; ended gives what Serve returned.
+func (h *host) connect() (c *Client, ended chan error) {
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	ended = make(chan error, 1)
+	go func() {
+		err := Serve(context.Background(), inR, outW, h.Options)
+		outW.Close()
+		ended <- err
+	}()
+	c = NewClient(duplex{outR, inW})
+	h.t.Cleanup(func() { c.Close() })
+	return c, ended
+}
+
+func (h *host) wait(unit string, d time.Duration) Receipt {
+	h.t.Helper()
+	r, err := h.jobWait(h.t.Context(), JobRef{Unit: unit, Wait: d})
+	must(h.t, err)
+	return r
+}
