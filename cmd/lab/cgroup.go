@@ -1,10 +1,10 @@
 package main
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -58,18 +58,26 @@ func (m machine) freeze(frozen bool) error {
 	return nil
 }
 
-// removeCgroups takes away what a lab that is gone leaves behind.
-func (l lab) removeCgroups() {
-	for _, dir := range l.cgroups() {
-		var all []string
-		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				all = append(all, path)
-			}
-			return nil
-		})
-		for i := len(all) - 1; i >= 0; i-- { // the deepest first
-			_ = os.Remove(all[i])
+// removeCgroups takes away what a lab that is gone leaves behind, when the last
+// of its processes are through with dying.
+func (l lab) removeCgroups() error {
+	return within(10*time.Second, func() bool {
+		left := false
+		for _, dir := range l.cgroups() {
+			removeTree(dir)
+			left = left || exists(dir)
+		}
+		return !left
+	}, "processes of lab "+l.id+" did not end")
+}
+
+// removeTree removes directories only: files of a cgroup go with it.
+func removeTree(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTree(filepath.Join(dir, e.Name()))
 		}
 	}
+	_ = os.Remove(dir)
 }

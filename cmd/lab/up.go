@@ -125,6 +125,8 @@ func (l lab) down() error {
 			_, up = l.holder()
 		}
 	}
-	l.removeCgroups()
+	if err := l.removeCgroups(); err != nil {
+		return err
+	}
 	return os.RemoveAll(l.run)
 }

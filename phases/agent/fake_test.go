@@ -98,6 +98,11 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	for _, u := range units {
 		if pid := f.pid(u); pid > 0 && verb == "stop" {
+			children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // KillMode=control-group
+			for _, c := range strings.Fields(string(children)) {
+				n, _ := strconv.Atoi(c)
+				syscall.Kill(-n, syscall.SIGTERM)
+			}
 			syscall.Kill(-pid, syscall.SIGTERM)
 			for f.pid(u) > 0 {
 				time.Sleep(5 * time.Millisecond)

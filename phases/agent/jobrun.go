@@ -36,14 +36,11 @@ func (a *agent) runJob(ctx context.Context, unit string) (int, error) {
 // recorded runs work between the two writes of its receipt. Exactly one
 // process ever gets past the first: creating it is exclusive.
 func (a *agent) recorded(s *store, t ticket, work func(*Receipt)) (int, error) {
-	alive, err := s.open(jobFile(t.Unit, "alive"), unix.O_RDWR|unix.O_CREAT, 0o600)
+	alive, err := s.flock(jobFile(t.Unit, "alive"))
 	if err != nil {
 		return 1, err
 	}
 	defer alive.Close()
-	if err := unix.Flock(int(alive.Fd()), unix.LOCK_EX); err != nil {
-		return 1, err
-	}
 	r := Receipt{Unit: t.Unit, Run: t.Run, State: stateBegun, BootID: a.bootID(), Cursor: t.Cursor, Started: time.Now().UTC()}
 	if err := s.createJSON(jobFile(t.Unit, "receipt.json"), r); err != nil {
 		return 1, fmt.Errorf("%s ran before: %w", t.Unit, err)

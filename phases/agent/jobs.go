@@ -62,6 +62,11 @@ func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, er
 	if err := a.enlist(ctx, s, job); err != nil {
 		return Receipt{}, err
 	}
+	turn, err := s.flock(jobFile(job.Unit, "starting")) // several that start it at once: the others find the receipt
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer turn.Close()
 	if s.exists(jobFile(job.Unit, "receipt.json")) {
 		return a.receipt(ctx, s, job.Unit)
 	}

@@ -88,7 +88,9 @@ func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
 	if err := s.writeJSON(runFile(c.Run, "closing.json"), c); err != nil {
 		return c, err
 	}
-	if c.Outcome == "stuck" {
+	// A committed run can still be undone, a stuck one still has to be: both
+	// keep what their recipe needs.
+	if c.Outcome == "stuck" || c.Outcome == "committed" {
 		return c, nil
 	}
 	return c, a.unpinRun(s, c.Run)

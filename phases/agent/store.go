@@ -186,3 +186,21 @@ func (s *store) createJSON(name string, v any) error {
 	}
 	return s.create(name, append(data, '\n'))
 }
+
+// flock waits for a lock that ends with the file or the process.
+func (s *store) flock(name string) (*os.File, error) {
+	f, err := s.open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, err
+		}
+	}
+}

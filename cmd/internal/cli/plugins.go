@@ -60,7 +60,7 @@ func (a *app) listPlugins() error {
 	for name, p := range shipped {
 		rows = append(rows, row{name, "shipped", p.about})
 	}
-	if p, err := runbooks.LoadProject(a.project); err == nil {
+	if p, err := a.loadProject(); err == nil {
 		for name, c := range p.Plugins {
 			rows = append(rows, row{name, c.Path, "sha256 " + c.SHA256})
 		}

@@ -48,7 +48,7 @@ func arg(args []string) string {
 }
 
 func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error {
-	p, err := runbooks.LoadProject(a.project)
+	p, err := a.loadProject()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -129,7 +130,27 @@ func cobraUsage(err error) bool {
 
 // load reads deployer.yaml and a runbook, and reports the mistakes of both.
 func (a *app) load(runbook string, vars map[string]string) (*runbooks.Project, *runbooks.Runbook, error) {
-	return runbooks.Load(runbooks.Options{Project: a.project, Runbook: runbook, Vars: vars})
+	p, rb, err := runbooks.Load(runbooks.Options{Project: a.project, Runbook: runbook, Vars: vars})
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, rb, anchor(p)
+}
+
+// loadProject reads deployer.yaml alone.
+func (a *app) loadProject() (*runbooks.Project, error) {
+	p, err := runbooks.LoadProject(a.project)
+	if err != nil {
+		return nil, err
+	}
+	return p, anchor(p)
+}
+
+// anchor makes the project's folder absolute: commands run there, the state is
+// kept under its name.
+func anchor(p *runbooks.Project) (err error) {
+	p.Dir, err = filepath.Abs(p.Dir)
+	return err
 }
 
 // vars reads --var NAME=VALUE.

@@ -84,8 +84,5 @@ func within(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return path
 	}
-	if abs, err := filepath.Abs(filepath.Join(dir, path)); err == nil {
-		return abs
-	}
 	return filepath.Join(dir, path)
 }

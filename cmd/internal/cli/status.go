@@ -28,7 +28,7 @@ func (a *app) statusCmd() *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context, offline bool) error {
-	p, err := runbooks.LoadProject(a.project)
+	p, err := a.loadProject()
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (a *app) historyCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "history", Short: "List the project's runs, newest first", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			p, err := runbooks.LoadProject(a.project)
+			p, err := a.loadProject()
 			if err != nil {
 				return err
 			}
@@ -123,7 +123,7 @@ func (a *app) historyCmd() *cobra.Command {
 
 // find is the run named, or the latest one.
 func (a *app) find(id string) (*runbooks.Project, *state.RunDir, error) {
-	p, err := runbooks.LoadProject(a.project)
+	p, err := a.loadProject()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -246,7 +246,7 @@ func (a *app) printLog(d *state.RunDir, name string) error {
 }
 
 func (a *app) completeRuns(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	p, err := runbooks.LoadProject(a.project)
+	p, err := a.loadProject()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -18,12 +18,14 @@ type Human struct {
 	Zone *time.Location
 
 	texts map[string]string // step key → what the plan says of it
+	names int               // columns of the longest step name
+	hosts int               // columns of the longest host name
 	live  *live
 }
 
 // NewHuman makes a view of events for people.
 func NewHuman(s *Streams, zone *time.Location) *Human {
-	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}}
+	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}, names: 14, hosts: 4}
 	if s.TTY && !s.Quiet {
 		h.live = newLive(s)
 	}
@@ -35,6 +37,8 @@ func (h *Human) Planned(p *phases.Plan) {
 	for _, ph := range p.Phases {
 		for _, s := range ph.Steps {
 			h.texts[s.Key] = s.Text
+			h.names = min(max(h.names, width(ph.Name+"/"+s.Name)), 36)
+			h.hosts = max(h.hosts, width(s.Host))
 		}
 	}
 }
@@ -90,7 +94,7 @@ func place(rec state.Record) string {
 		name = rec.Phase
 	}
 	if rec.Host != "" {
-		name = pad(name, 30) + " " + rec.Host
+		name += "  " + rec.Host
 	}
 	return name
 }
@@ -150,7 +154,7 @@ func (h *Human) columns(rec state.Record) string {
 	if name == "" {
 		name = rec.Phase
 	}
-	return pad(name, 30) + " " + pad(rec.Host, 12)
+	return pad(name, h.names) + " " + pad(rec.Host, h.hosts)
 }
 
 func firstLine(t string) string {

@@ -25,8 +25,9 @@ func (s *Streams) Plan(p *phases.Plan, full bool) {
 		s.planHost(&b, h, full)
 	}
 	b.WriteString("\n")
+	names, hosts := columns(p)
 	for i, ph := range p.Phases {
-		s.planPhase(&b, i+1, ph, full)
+		s.planPhase(&b, i+1, ph, names, hosts, full)
 	}
 	b.WriteString("\n" + tally(p) + "\n")
 	s.Printf("%s", b.String())
@@ -118,7 +119,7 @@ func planUnits(b *strings.Builder, u nix.UnitDiff) {
 	}
 }
 
-func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, full bool) {
+func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, names, hosts int, full bool) {
 	fmt.Fprintf(b, "%2d %s\n", n, s.style(bold, ph.Name))
 	for _, st := range ph.Steps {
 		sym := "+"
@@ -132,7 +133,7 @@ func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, full
 		if len(st.Undo) > 0 {
 			undo = "↩"
 		}
-		fmt.Fprintf(b, "   %s %s %s %s %s\n", sym, s.text(undo), pad(st.Name, 16), pad(st.Host, 12), fit(st.Text, max(30, s.Width-40)))
+		fmt.Fprintf(b, "   %s %s %s %s %s\n", sym, s.text(undo), pad(st.Name, names), pad(st.Host, hosts), fit(st.Text, max(30, s.Width-names-hosts-12)))
 		if full {
 			for _, d := range st.Detail {
 				fmt.Fprintf(b, "         %s\n", d)
@@ -142,6 +143,16 @@ func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, full
 			}
 		}
 	}
+}
+
+// columns are the widths of step and host names.
+func columns(p *phases.Plan) (names, hosts int) {
+	for _, ph := range p.Phases {
+		for _, st := range ph.Steps {
+			names, hosts = min(max(names, width(st.Name)), 28), max(hosts, width(st.Host))
+		}
+	}
+	return names, hosts
 }
 
 func tally(p *phases.Plan) string {

@@ -24,13 +24,13 @@ func (s *Streams) History(rows []Row, zone *time.Location) {
 		s.Printf("No runs yet. Start with: deployer run production --dry-run\n")
 		return
 	}
-	s.Printf("%s\n", s.style(bold, pad("RUN", 18)+pad("STARTED", 22)+pad("BY", 22)+pad("RUNBOOK", 14)+pad("RESULT", 16)+"TOOK"))
+	s.Printf("%s\n", s.style(bold, pad("RUN", 20)+pad("STARTED", 22)+pad("BY", 22)+pad("RUNBOOK", 14)+pad("RESULT", 16)+"TOOK"))
 	for _, r := range rows {
 		what := r.Runbook
 		if r.Undoes != "" {
 			what = "undo " + r.Undoes
 		}
-		s.Printf("%s%s%s%s%s%s\n", pad(r.ID, 18), pad(r.Started.In(zone).Format("2006-01-02 15:04 MST"), 22), pad(fit(r.By, 20), 22),
+		s.Printf("%s%s%s%s%s%s\n", pad(r.ID, 20), pad(r.Started.In(zone).Format("2006-01-02 15:04 MST"), 22), pad(fit(r.By, 20), 22),
 			pad(fit(what, 13), 14), pad(resultWord(r), 16), took(r.Run))
 	}
 }

@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// process is an agent in a process of its own.
+func (h *host) process() (*Client, *exec.Cmd) {
+	h.t.Helper()
+	c := exec.Command(os.Args[0], "as-agent", "serve")
+	c.Env = append(os.Environ(), "TEST_PREFIX="+h.dir)
+	in, err := c.StdinPipe()
+	must(h.t, err)
+	out, err := c.StdoutPipe()
+	must(h.t, err)
+	must(h.t, c.Start())
+	h.t.Cleanup(func() { in.Close(); c.Process.Kill(); c.Wait() })
+	return NewClient(duplex{out, in}), c
+}
+
+func holder(run string) Holder { return Holder{Run: run, Owner: "me@here", Reason: "release"} }
+
+func TestLockIsExclusiveBetweenProcesses(t *testing.T) {
+	h := newHost(t)
+	a, cmd := h.process()
+	b, _ := h.process()
+	must(t, a.Call(t.Context(), OpLock, holder("r1"), nil))
+	must(t, a.Call(t.Context(), OpLock, holder("r1"), nil)) // again, by the same run
+	err := b.Call(t.Context(), OpLock, holder("r2"), nil)
+	isCode(t, err, "locked")
+	for _, want := range []string{"me@here", "r1", "release"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not name %s", err, want)
+		}
+	}
+	f, err := b.Facts(t.Context(), FactsArgs{})
+	if err != nil || f.Holder == nil || f.Holder.Run != "r1" {
+		t.Errorf("%+v %v", f.Holder, err)
+	}
+	cmd.Process.Kill() // the kernel gives it back
+	for range 200 {
+		if err = b.Call(t.Context(), OpLock, holder("r2"), nil); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error(err)
+}
+
+func TestLockHasOneWinner(t *testing.T) {
+	h := newHost(t)
+	var won atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		c, _ := h.connect()
+		all.Go(func() {
+			if c.Call(context.Background(), OpLock, holder("r"+token()), nil) == nil {
+				won.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d hold the lock", won.Load())
+	}
+}
+
+func TestLockRefusesWhileAnotherLaneIsOpen(t *testing.T) {
+	h := newHost(t)
+	_, err := h.recipePut(t.Context(), Recipe{Run: "r1"})
+	must(t, err)
+	_, err = h.lock(t.Context(), holder("r2"))
+	isCode(t, err, "open-run")
+	_, err = h.lock(t.Context(), holder("r1"))
+	must(t, err)
+	h.release()
+	forced := holder("r2")
+	forced.Force = true
+	_, err = h.lock(t.Context(), forced)
+	must(t, err)
+	h.release()
+	_, err = h.close(t.Context(), Closing{"r1", "restored"})
+	must(t, err)
+	_, err = h.lock(t.Context(), holder("r2"))
+	must(t, err)
+}
+
+func TestHolderOfAnEarlierBootIsNotNamed(t *testing.T) {
+	text := describe(Holder{Run: "r1", Owner: "me", BootID: "boot-0"}, "boot-1")
+	if strings.Contains(text, "r1") {
+		t.Error(text)
+	}
+}
+
+func TestUnlockGivesTheLockBack(t *testing.T) {
+	h := newHost(t)
+	c, _ := h.connect()
+	d, _ := h.connect()
+	must(t, c.Call(t.Context(), OpLock, holder("r1"), nil))
+	must(t, c.Call(t.Context(), OpUnlock, nil, nil))
+	must(t, d.Call(t.Context(), OpLock, holder("r2"), nil))
+}
