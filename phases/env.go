@@ -63,7 +63,7 @@ type Run struct {
 	log *Log
 }
 
-// Lane finds a lane by its host's name, nil where there is none.
+// LaneOf finds a lane by its host's name, nil where there is none.
 func (r *Run) LaneOf(name string) *Lane {
 	for _, l := range r.Lanes {
 		if l.Name == name {

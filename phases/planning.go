@@ -265,7 +265,7 @@ func (r *Run) notCovered(l *Lane) []string {
 	return notes
 }
 
-// Survey makes sure that the lane was surveyed and returns the result.
+// Surveyed makes sure that the lane was surveyed and returns the result.
 func (l *Lane) Surveyed(ctx context.Context) nix.Survey {
 	l.survey(ctx)
 	return l.Survey

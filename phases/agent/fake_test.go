@@ -98,10 +98,13 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	for _, u := range units {
 		if pid := f.pid(u); pid > 0 && verb == "stop" {
-			children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // KillMode=control-group
-			for _, c := range strings.Fields(string(children)) {
-				n, _ := strconv.Atoi(c)
-				syscall.Kill(-n, syscall.SIGTERM)
+			tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // KillMode=control-group
+			for _, task := range tasks {
+				children, _ := os.ReadFile(task)
+				for _, c := range strings.Fields(string(children)) {
+					n, _ := strconv.Atoi(c)
+					syscall.Kill(-n, syscall.SIGTERM)
+				}
 			}
 			syscall.Kill(-pid, syscall.SIGTERM)
 			for f.pid(u) > 0 {

@@ -136,11 +136,26 @@ func Look(ctx context.Context, l *phases.Lane, c *runbooks.Check, left time.Dura
 	if left > 0 {
 		p.Timeout = min(p.Timeout, max(left, time.Second))
 	}
-	var s agent.Sample
 	if fromController(l, c) {
-		s = agent.Look(ctx, p)
-		return condition(c, s)
+		return condition(c, agent.Look(ctx, p))
 	}
+	s, err := onHost(ctx, l, p)
+	if err == nil && s.OK && c.Kind == "unit" && c.NewerThan > 0 {
+		s, err = onHost(ctx, l, agent.Probe{Kind: "snapshot", Target: madeSnapshots, Newer: c.NewerThan, Timeout: p.Timeout})
+	}
+	if err != nil {
+		return s, err
+	}
+	return condition(c, s)
+}
+
+// madeSnapshots is where a unit that makes snapshots puts them: the place that
+// snapper, btrbk's examples and NixOS modules share.
+const madeSnapshots = "/.snapshots"
+
+// onHost takes a sample by the host's agent, over the connection for judging.
+// A host that cannot be reached now is a bad sample, not the end of the check.
+func onHost(ctx context.Context, l *phases.Lane, p agent.Probe) (s agent.Sample, err error) {
 	j, err := l.Judge(ctx)
 	if err == nil {
 		err = j.Call(ctx, agent.OpProbe, p, &s)
@@ -148,10 +163,7 @@ func Look(ctx context.Context, l *phases.Lane, c *runbooks.Check, left time.Dura
 	if phases.Passing(err) && ctx.Err() == nil {
 		return agent.Sample{Detail: err.Error()}, nil
 	}
-	if err != nil {
-		return s, err
-	}
-	return condition(c, s)
+	return s, err
 }
 
 // fromController tells whether a check looks from here: it says so, or it names

@@ -22,7 +22,6 @@ type runOptions struct {
 	dryRun   bool
 	yes      bool
 	diff     bool
-	markdown bool
 	changes  bool // --detailed-exitcode
 	jsonInto string
 	reason   string

@@ -2,11 +2,12 @@
 # not as an argument, so that this script never finds itself.
 read -r mark
 [ -n "$mark" ] || exit 64
-old=
+old= sessions=' '
 # find sets $now to the live processes that carry the mark or were found before,
-# with the rest of their login sessions and all their descendants.
+# with the rest of their login sessions and all their descendants. Sessions are
+# remembered too: a process may fork between being seen and being killed.
 find() {
-  all= now=
+  all= now= more=yes
   for f in /proc/[0-9]*/stat; do
     { read -r l <"$f"; } 2>/dev/null || continue
     p=${l%% *}
@@ -15,20 +16,17 @@ find() {
     all="$all $p:$2:$4"
   done
   roots=$(grep -lsF -e "DEPLOYER_COMMAND=$mark" /proc/[0-9]*/environ | tr -dc '0-9\n' | tr '\n' ' ')
-  sessions=' '
-  for e in $all; do
-    p=${e%%:*}
-    case " $roots$old " in *" $p "*) now="$now $p" sessions="$sessions${e##*:} " ;; esac
-  done
-  more=yes
   while [ -n "$more" ]; do
     more=
     for e in $all; do
       p=${e%%:*} r=${e#*:}
       case "$now " in *" $p "*) continue ;; esac
-      case "$now " in *" ${r%%:*} "*) now="$now $p" more=yes; continue ;; esac
-      case "${r##*:}" in 0) continue ;; esac
-      case "$sessions" in *" ${r##*:} "*) now="$now $p" more=yes ;; esac
+      case " $roots$old $now ! $sessions" in
+      *" $p "*" ! "* | *" ${r%%:*} "*" ! "* | *" ! "*" ${r##*:} "*) ;;
+      *) continue ;;
+      esac
+      now="$now $p" more=yes
+      [ "${r##*:}" = 0 ] || sessions="$sessions${r##*:} "
     done
   done
 }
