@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,7 +42,7 @@ func (e *Env) Say(text string) {
 
 // Op is the step's operation id: the idempotency key of its effects.
 func (e *Env) Op() string {
-	return e.ID + "." + e.Step + "." + string(rune('0'+e.Attempt%10))
+	return e.ID + "." + e.Step + "." + strconv.Itoa(e.Attempt)
 }
 
 // Run is one execution: what it works on and with. A run that only plans has no

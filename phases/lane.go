@@ -196,13 +196,14 @@ func (l *Lane) Judge(ctx context.Context) (*Lane, error) {
 	return n, nil
 }
 
-// gone tells whether the connection has ended.
+// gone tells whether the connection has ended, or the agent at its other end.
 func (l *Lane) gone() bool {
-	if l.Host == nil {
-		return true
-	}
+	return l.Host == nil || ended(l.Host.Lost()) || l.client != nil && ended(l.client.Lost())
+}
+
+func ended(c <-chan struct{}) bool {
 	select {
-	case <-l.Host.Lost():
+	case <-c:
 		return true
 	default:
 		return false

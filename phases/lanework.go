@@ -19,7 +19,7 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	for _, f := range l.Files {
 		files = append(files, f.Path)
 	}
-	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Files: files}, &l.Before)
+	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &l.Before)
 }
 
 // take takes the host's lock in the name of a run that is to be undone.

@@ -2,6 +2,7 @@ package phases
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -14,6 +15,8 @@ import (
 type Sink interface {
 	Event(rec state.Record)
 }
+
+var errFull = errors.New("the disk is full")
 
 // Journal makes records durable. *state.Journal is one.
 type Journal interface {
@@ -76,9 +79,12 @@ func (l *Log) keep(rec *state.Record) error {
 	return err
 }
 
-// Broken is the journal's error, if it had one: forward work stops, a restore
-// goes on.
+// Broken is the journal's error, if it had one, or that it has no room but what
+// is kept for a restore: forward work stops, a restore goes on.
 func (l *Log) Broken() error {
+	if j, ok := l.Journal.(interface{ Full() bool }); ok && j.Full() {
+		return errFull
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.broken

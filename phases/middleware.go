@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
@@ -16,10 +18,24 @@ import (
 type handler func(ctx context.Context, env *Env, s Step) error
 
 func (r *Runner) chain() handler {
-	return r.explain(r.skip(r.again(r.journal(r.watch(do)))))
+	return r.explain(guarded(r.skip(r.again(r.journal(r.watch(guarded(do)))))))
 }
 
 func do(ctx context.Context, env *Env, s Step) error { return s.Do(ctx, env) }
+
+// guarded makes a failure of a panic: a bug in a step must not leave hosts as
+// they are.
+func guarded(next handler) handler {
+	return func(ctx context.Context, env *Env, s Step) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				stack := strings.Split(strings.TrimSpace(string(debug.Stack())), "\n")
+				err = &Failure{Exit: ExitFailed, Err: fmt.Errorf("internal error: the step panicked: %v", p), Output: stack}
+			}
+		}()
+		return next(ctx, env, s)
+	}
+}
 
 // explain gives every error its place: phase, step, host.
 func (r *Runner) explain(next handler) handler {
@@ -29,6 +45,9 @@ func (r *Runner) explain(next handler) handler {
 			return nil
 		}
 		f := *AsFailure(err)
+		if ctx.Err() != nil { // whatever the step made of it
+			f = Failure{Exit: ExitAborted, Err: errAborted}
+		}
 		if f.Step == "" {
 			f.Phase, f.Step, f.Host = env.Phase, s.Name(), HostOf(s)
 		}
@@ -96,10 +115,9 @@ func (r *Runner) pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-r.Stop:
-		return errAborted
 	case <-ctx.Done():
-		return errAborted
 	}
+	return &Failure{Exit: ExitAborted, Err: errAborted}
 }
 
 // journal makes the intent and the undo durable before the effect, here and on
@@ -148,7 +166,9 @@ func (r *Runner) intend(ctx context.Context, env *Env, s Step, undo []agent.Oper
 		return nil
 	}
 	if err := env.Lane.arm(ctx, r.Run.ID, undo); err != nil {
-		return fmt.Errorf("cannot store the undo on the host, so %s was not started: %w", s.Name(), err)
+		err = fmt.Errorf("cannot store the undo on the host, so %s was not started: %w", s.Name(), err)
+		_ = r.record(env, outcome(err), nil) // nothing was done: the step is not in doubt
+		return err
 	}
 	r.move(env.Lane, state.Changing)
 	return nil

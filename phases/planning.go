@@ -136,14 +136,14 @@ func (r *Run) Reach(ctx context.Context, l *Lane) error {
 
 // paths are the file systems whose space and type matter.
 func (r *Run) paths() []string {
-	var paths []string
+	paths := []string{"/boot", "/nix"}
 	if s := r.Project.Snapshots; s != nil {
 		for p := range s.Subvolumes {
 			paths = append(paths, p)
 		}
 	}
 	slices.Sort(paths)
-	return paths
+	return slices.Compact(paths)
 }
 
 // findings asks every step what it would trip over.

@@ -156,6 +156,10 @@ func (r *Runner) undone(l *Lane, i int, out agent.Outcome) {
 func (l *Lane) runRecipe(ctx context.Context, run string) (agent.Receipt, error) {
 	var rec agent.Receipt
 	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
+	if IsLost(err) && l.Reattach(ctx, patience) == nil {
+		// One that runs already is answered with; what is done stays done.
+		err = l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
+	}
 	for err == nil && rec.State == "started" {
 		rec, err = l.follow(ctx, rec.Unit, time.Minute)
 	}
@@ -199,7 +203,7 @@ func (l *Lane) same(ctx context.Context) error {
 	for p := range l.Before.Files {
 		files = append(files, p)
 	}
-	if err := j.Call(ctx, agent.OpFacts, agent.FactsArgs{Files: files}, &now); err != nil {
+	if err := j.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &now); err != nil {
 		return err
 	}
 	if d := Differences(l.Before, now); len(d) > 0 {

@@ -78,6 +78,9 @@ func (r *Runner) stopped(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return &Failure{Exit: ExitAborted, Err: errAborted}
 	}
+	if err := r.Log.Broken(); err != nil {
+		return fmt.Errorf("the journal cannot be written, so the run stops here: %w", err)
+	}
 	return nil
 }
 

@@ -88,13 +88,16 @@ func (l lab) waitHost(name string) error {
 	}
 	// One look at the port first: sshd punishes an address that keeps calling
 	// without logging in.
-	answers := func() bool { return banner(m.Address) }
+	answers := func() bool { return !m.running() || banner(m.Address) }
 	patience := sshPatience
 	if m.Backend == "vm" {
 		patience = 4 * time.Minute
 	}
 	if err := within(patience, answers, "ssh on "+name+" did not answer"); err != nil {
 		return fmt.Errorf("%w\n%s", err, lastLines(readTrimmed(m.path("log")), 10))
+	}
+	if !m.running() {
+		return fmt.Errorf("host %s is off: start it with: lab host %s start\n%s", name, name, lastLines(readTrimmed(m.path("log")), 10))
 	}
 	_, err = tool("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@"+name,
 		"for i in $(seq 600); do [ -e /run/nologin ] || exit 0; sleep 0.05; done; exit 1")

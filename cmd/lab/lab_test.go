@@ -23,18 +23,17 @@ func entryFile(init string) string {
 
 func TestSystemdBootChooses(t *testing.T) {
 	entries := map[string]string{
-		"loader/entries/nixos-generation-9.conf":           entryFile("nine"),
-		"loader/entries/nixos-generation-10.conf":          entryFile("ten"),
-		"loader/entries/nixos-deployer-generation-1.conf":  entryFile("trial"),
-		"loader/entries/nixos-generation-10-special-.conf": entryFile("special"),
+		"loader/entries/nixos-generation-9.conf":          entryFile("nine"),
+		"loader/entries/nixos-generation-10.conf":         entryFile("ten"),
+		"loader/entries/nixos-deployer-generation-1.conf": entryFile("trial"),
 	}
 	for name, c := range map[string]struct{ conf, oneShot, want string }{
 		"the default":                 {"timeout 5\ndefault nixos-generation-9.conf\n", "", "nine"},
 		"a pattern":                   {"default nixos-deployer-*\n", "", "trial"},
-		"no default: the newest":      {"timeout 5\n", "", "special"},
+		"no default: the newest":      {"timeout 5\n", "", "ten"},
 		"one-shot first":              {"default nixos-generation-9.conf\n", "nixos-deployer-generation-1.conf\n", "trial"},
 		"one-shot that is not there":  {"default nixos-generation-9.conf\n", "nixos-generation-77.conf\n", "nine"},
-		"a default that is not there": {"default nixos-generation-3.conf\n", "", "special"},
+		"a default that is not there": {"default nixos-generation-3.conf\n", "", "ten"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -40,7 +40,8 @@ func (m machine) runVM(e entry) (again bool, err error) {
 		return false, err
 	}
 	// With -no-reboot both ends look alike; the kernel's last words tell.
-	return strings.Contains(lastLines(readTrimmed(m.path("console")), 3), "reboot: Restarting"), nil
+	words := lastLines(readTrimmed(m.path("console")), 3)
+	return strings.Contains(words, "reboot: Restarting") || strings.Contains(words, "Rebooting in"), nil
 }
 
 // makeInitrd makes an initramfs of busybox, the modules a guest needs, and what

@@ -142,3 +142,7 @@ func tail(s string, n int) []string {
 // environment is what nixos-rebuild gives switch-to-configuration: boot loader
 // entries are written, the loader itself is not installed anew.
 var environment = []string{"NIXOS_INSTALL_BOOTLOADER=0", "LOCALE_ARCHIVE=/run/current-system/sw/lib/locale/locale-archive"}
+
+// noSync leaves out the sync of the store before a trial: a power cut then
+// starts the old system anyway. The commit's `boot` syncs.
+const noSync = "NIXOS_NO_SYNC=1"

@@ -63,7 +63,7 @@ func unit(env *phases.Env) string {
 func (t test) Do(ctx context.Context, env *phases.Env) error {
 	l := env.Lane
 	job := agent.Job{
-		Unit: unit(env), Run: env.ID, Timeout: testTimeout, Env: environment,
+		Unit: unit(env), Run: env.ID, Timeout: testTimeout, Env: append(environment, noSync),
 		Args: []string{l.To.Out + "/bin/switch-to-configuration", "test"},
 	}
 	rec, out, err := l.Do(ctx, env, job)
@@ -72,7 +72,7 @@ func (t test) Do(ctx context.Context, env *phases.Env) error {
 	}
 	log := env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
 	var now agent.Facts
-	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &now); err != nil {
+	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
 	env.Facts(map[string]any{"code": rec.Code, "system": now.System, "failed": now.Failed, "output": log})

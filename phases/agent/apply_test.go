@@ -209,12 +209,14 @@ func TestPinsAreRootsUntilTheLaneCloses(t *testing.T) {
 	if link, err := os.Readlink(h.path(gcroots + "/r1-old")); err != nil || link != oldTop {
 		t.Error(link, err)
 	}
-	_, err := h.close(t.Context(), Closing{"r1", "stuck"})
-	must(t, err)
-	if !lexists(h.path(gcroots + "/r1-old")) {
-		t.Error("a stuck lane lost its pin")
+	for _, outcome := range []string{"stuck", "committed"} {
+		_, err := h.close(t.Context(), Closing{"r1", outcome})
+		must(t, err)
+		if !lexists(h.path(gcroots + "/r1-old")) {
+			t.Error("a lane lost its pin: " + outcome)
+		}
 	}
-	_, err = h.close(t.Context(), Closing{"r1", "committed"})
+	_, err := h.close(t.Context(), Closing{"r1", "restored"})
 	must(t, err)
 	if lexists(h.path(gcroots+"/r1-old")) || !lexists(h.path(gcroots+"/r1-b-old")) {
 		t.Error("the wrong pins are gone")

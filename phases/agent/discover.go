@@ -112,7 +112,7 @@ func swapIn(f *os.File) string {
 	return ""
 }
 
-var snapshotName = regexp.MustCompile(`^\d{8}T\d{6}Z-(.+)$`)
+var snapshotName = regexp.MustCompile(`(?s)^\d{8}T\d{6}Z-(.+)$`) // a name may hold a newline
 
 // snapshots lists deployer's own, oldest first, in the folders where it keeps
 // them for the given paths, and in those paths themselves: by their names,
@@ -125,7 +125,7 @@ func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, err
 	}
 	done := map[string]bool{}
 	for _, p := range paths {
-		for _, dir := range append(a.folders("", a.fsidOf(p)), p) {
+		for _, dir := range append(a.folders(a.fsidOf(p)), p) {
 			if !done[dir] {
 				done[dir] = true
 				l.add(a.host(dir))

@@ -23,9 +23,11 @@ func (a *agent) facts(ctx context.Context, args FactsArgs) (Facts, error) {
 	var units []Unit
 	var unitsErr error
 	var asked sync.WaitGroup
-	asked.Go(func() { nix = a.ask(ctx, "nix", "--version") })
-	asked.Go(func() { manager = a.ask(ctx, "systemctl", "--version") })
-	asked.Go(func() { config = a.nixConfig(ctx) })
+	if !args.Brief {
+		asked.Go(func() { nix = a.ask(ctx, "nix", "--version") })
+		asked.Go(func() { manager = a.ask(ctx, "systemctl", "--version") })
+		asked.Go(func() { config = a.nixConfig(ctx) })
+	}
 	asked.Go(func() { units, unitsErr = a.Units.List(ctx) })
 	a.machine(&f)
 	a.systems(&f)
@@ -33,8 +35,10 @@ func (a *agent) facts(ctx context.Context, args FactsArgs) (Facts, error) {
 	f.Space = a.spaces(args.Paths, &f)
 	f.Files = a.digests(args.Files, &f)
 	asked.Wait()
-	f.Nix, f.Systemd = nixVersion(nix), systemdVersion(manager)
-	trust(&f, config)
+	if !args.Brief {
+		f.Nix, f.Systemd = nixVersion(nix), systemdVersion(manager)
+		trust(&f, config)
+	}
 	if unitsErr != nil {
 		f.Unknown = append(f.Unknown, "failed", "active")
 	} else {

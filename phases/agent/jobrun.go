@@ -21,10 +21,10 @@ func (a *agent) runJob(ctx context.Context, unit string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	stopped := make(chan os.Signal, 1) // from before the start is recorded: who reads of it may end it
+	signal.Notify(stopped, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(stopped)
 	return a.recorded(s, t, func(r *Receipt) {
-		stopped := make(chan os.Signal, 1)
-		signal.Notify(stopped, syscall.SIGTERM, syscall.SIGINT)
-		defer signal.Stop(stopped)
 		if t.Operation != nil {
 			a.runOperation(ctx, t, r, stopped)
 		} else {

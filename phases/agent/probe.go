@@ -1,22 +1,13 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"net"
-	"net/http"
-	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
 const (
@@ -53,6 +44,10 @@ func (a *agent) probe(ctx context.Context, p Probe) (Sample, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
+	look, ok := probes[p.Kind]
+	if !ok {
+		return no("this agent cannot look at %q", p.Kind), nil
+	}
 	seen := make(chan Sample, 1)
 	go func() {
 		defer func() {
@@ -60,11 +55,6 @@ func (a *agent) probe(ctx context.Context, p Probe) (Sample, error) {
 				seen <- no("the probe panicked: %v", r)
 			}
 		}()
-		look, ok := probes[p.Kind]
-		if !ok {
-			seen <- no("this agent cannot look at %q", p.Kind)
-			return
-		}
 		seen <- look(a, ctx, p)
 	}()
 	var s Sample
@@ -97,6 +87,7 @@ func numbers(s Sample) Sample {
 func yes(format string, args ...any) Sample {
 	return Sample{OK: true, Detail: fmt.Sprintf(format, args...)}
 }
+
 func no(format string, args ...any) Sample { return Sample{Detail: fmt.Sprintf(format, args...)} }
 
 func (a *agent) probeCommand(ctx context.Context, p Probe) Sample {
@@ -146,132 +137,5 @@ func (a *agent) unitFailed(ctx context.Context, unit string, err error) Sample {
 		text := strings.Join(out.Lines, "\n")
 		s.Output = text[max(0, len(text)-outputTail):]
 	}
-	return s
-}
-
-func (a *agent) probeTCP(ctx context.Context, p Probe) Sample {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.Target)
-	if err != nil {
-		return no("%v", err)
-	}
-	conn.Close()
-	return yes("%s answers", p.Target)
-}
-
-func (a *agent) probeHTTP(ctx context.Context, p Probe) Sample {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Target, nil)
-	if err != nil {
-		return no("%v", err)
-	}
-	for k, v := range p.Headers {
-		if strings.EqualFold(k, "host") {
-			req.Host = v
-		}
-		req.Header.Set(k, v)
-	}
-	// A connection of its own each time, no proxy from somebody's environment,
-	// and the answer itself instead of where it points.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	res, err := client.Do(req)
-	if err != nil {
-		return no("%v", err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, bodyMax))
-	s := judgeHTTP(p, res.StatusCode, body)
-	if err != nil && s.OK {
-		s = no("%v", err)
-	}
-	return s
-}
-
-func judgeHTTP(p Probe, status int, body []byte) Sample {
-	s := Sample{Values: map[string]float64{"status": float64(status)}, Output: string(body[:min(len(body), outputTail)])}
-	switch {
-	case p.Status != 0 && status != p.Status:
-		s.Detail = fmt.Sprintf("%d, want %d", status, p.Status)
-	case p.Status == 0 && status >= 400:
-		s.Detail = fmt.Sprintf("%d, want below 400", status)
-	case !bytes.Contains(body, []byte(p.Body)):
-		s.Detail = fmt.Sprintf("%d, but the first %d bytes do not contain %q", status, bodyMax, p.Body)
-	default:
-		s.OK, s.Detail, s.Output = true, fmt.Sprintf("%d", status), ""
-	}
-	return s
-}
-
-func (a *agent) probeFile(ctx context.Context, p Probe) Sample {
-	if p.Body == "" {
-		if _, err := os.Stat(a.host(p.Target)); err != nil {
-			return no("%v", err)
-		}
-		return yes("%s exists", p.Target)
-	}
-	f, err := a.fileGet(ctx, FileRef{Path: p.Target})
-	switch {
-	case err != nil:
-		return no("%v", err)
-	case f.Digest == "":
-		return no("%s does not exist", p.Target)
-	case !bytes.Contains(f.Content, []byte(p.Body)):
-		return no("%s does not contain %q", p.Target, p.Body)
-	}
-	return yes("%s contains %q", p.Target, p.Body)
-}
-
-// probeMount: Body, if given, is the wanted file system type.
-func (a *agent) probeMount(_ context.Context, p Probe) Sample {
-	m := mountOf(readMounts(a.host("/proc/self/mountinfo")), p.Target)
-	switch {
-	case m.Path != p.Target || m.Path == "":
-		return no("%s is not mounted", p.Target)
-	case p.Body != "" && m.FS != p.Body:
-		return no("%s is %s, want %s", p.Target, m.FS, p.Body)
-	}
-	return yes("%s is mounted, %s", p.Target, m.FS)
-}
-
-// probeDisk gives values; whether they are good enough is the caller's rule.
-func (a *agent) probeDisk(_ context.Context, p Probe) Sample {
-	var st unix.Statfs_t
-	if err := unix.Statfs(a.host(p.Target), &st); err != nil {
-		return no("%s: %v", p.Target, err)
-	}
-	size, total, free := float64(st.Bsize), float64(st.Blocks), float64(st.Bavail)
-	s := yes("%.1f %% of %s is free", 100*free/total, p.Target)
-	s.Values = map[string]float64{
-		"total_bytes": total * size, "free_bytes": free * size, "used_bytes": float64(st.Blocks-st.Bfree) * size,
-		"free_percent": 100 * free / total, "used_percent": 100 - 100*free/total,
-	}
-	if st.Files > 0 { // Btrfs has no fixed number of inodes
-		s.Values["inodes_free_percent"] = 100 * float64(st.Ffree) / float64(st.Files)
-	}
-	return s
-}
-
-func (a *agent) probeSubvolumes(_ context.Context, p Probe) Sample {
-	var bad []string
-	for _, path := range p.Paths {
-		if err := btrfs.CheckRoot(a.host(path)); err != nil {
-			bad = append(bad, err.Error())
-		}
-	}
-	if len(bad) > 0 || len(p.Paths) == 0 {
-		return no("%d of %d are not subvolumes: %s", len(bad), len(p.Paths), strings.Join(bad, "; "))
-	}
-	return yes("all %d are subvolumes", len(p.Paths))
-}
-
-func (a *agent) probeSnapshot(_ context.Context, p Probe) Sample {
-	newest, path, err := btrfs.NewestReadOnly(a.host(p.Target))
-	if err != nil {
-		return no("%v", err)
-	}
-	if path == "" {
-		return no("no read-only snapshot below %s", p.Target)
-	}
-	age := time.Since(newest)
-	s := Sample{OK: p.Newer <= 0 || age <= p.Newer, Detail: fmt.Sprintf("the newest, %s, is %s old", path, age.Round(time.Second)),
-		Values: map[string]float64{"age_seconds": age.Seconds()}}
 	return s
 }

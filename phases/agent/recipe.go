@@ -72,8 +72,8 @@ func (a *agent) recipeGet(_ context.Context, ref RunRef) (Recipe, error) {
 	return r, err
 }
 
-// close ends a lane. The recipe stays, for a later rollback; the pins go,
-// unless the lane is stuck and a person still needs what they keep.
+// close ends a lane. The recipe stays, for a later rollback, and so do the pins
+// of a lane that was committed or is stuck; those of others go.
 func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
 	if err := checkName("run", c.Run); err != nil {
 		return c, err

@@ -105,8 +105,9 @@ func (s *session) accept(ctx context.Context, line []byte) error {
 	s.cancels[req.ID] = cancel
 	s.mu.Unlock()
 	s.running.Go(func() {
-		defer s.forget(req.ID)
-		s.answer(req.ID, s.agent.call(ctx, req))
+		res := s.agent.call(ctx, req)
+		s.forget(req.ID, cancel) // before the answer: its reader may use the id again
+		s.answer(req.ID, res)
 	})
 	return nil
 }
@@ -123,10 +124,10 @@ func (s *session) cancel(args json.RawMessage) {
 	}
 }
 
-func (s *session) forget(id uint64) {
+func (s *session) forget(id uint64, cancel context.CancelFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cancels[id]()
+	cancel()
 	delete(s.cancels, id)
 }
 

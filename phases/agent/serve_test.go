@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -92,7 +93,7 @@ func TestCancelledCallEndsItsChild(t *testing.T) {
 		}
 		cancel()
 	}()
-	_, err := c.Exec(ctx, ExecArgs{Args: []string{"sh", "-c", "echo $$ > " + mark + "; exec sleep 60"}, Timeout: time.Minute})
+	_, err := c.Exec(ctx, ExecArgs{Args: []string{"sh", "-c", "echo $$ > " + mark + ".new; mv " + mark + ".new " + mark + "; exec sleep 60"}, Timeout: time.Minute})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestExecEndsWithConnection(t *testing.T) {
 	h := newHost(t)
 	c, ended := h.connect()
 	mark := h.path("mark")
-	go c.Exec(context.Background(), ExecArgs{Args: []string{"sh", "-c", "echo $$ > " + mark + "; sleep 60"}, Timeout: time.Minute})
+	go c.Exec(context.Background(), ExecArgs{Args: []string{"sh", "-c", "echo $$ > " + mark + ".new; mv " + mark + ".new " + mark + "; sleep 60"}, Timeout: time.Minute})
 	for !exists(mark) {
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -132,7 +133,7 @@ func TestExecTimeoutEndsItsGroup(t *testing.T) {
 	h := newHost(t)
 	mark := h.path("mark")
 	start := time.Now()
-	res, err := h.exec(t.Context(), ExecArgs{Args: []string{"sh", "-c", "(trap '' TERM; echo $$ > " + mark + "; sleep 60) & wait"}, Timeout: 200 * time.Millisecond})
+	res, err := h.exec(t.Context(), ExecArgs{Args: []string{"sh", "-c", "(trap '' TERM; echo $$ > " + mark + ".new; mv " + mark + ".new " + mark + "; sleep 60) & wait"}, Timeout: 200 * time.Millisecond})
 	must(t, err)
 	if !res.TimedOut || time.Since(start) > 10*time.Second {
 		t.Errorf("%+v after %s", res, time.Since(start))
@@ -226,4 +227,22 @@ func TestMainIgnoresAReaderThatIsGone(t *testing.T) {
 	}
 	in.Close()
 	_ = c.Wait() // it must end, by itself
+}
+
+// A caller that uses an id again as soon as it was answered once crashed the
+// agent: the first request's end took the second one's entry away.
+func TestAnIDThatIsUsedAgainAtOnceDoesNotCrashTheAgent(t *testing.T) {
+	in, feed := io.Pipe()
+	out, answers := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- Serve(t.Context(), in, answers, fakeOptions(t.TempDir())) }()
+	lines := bufio.NewScanner(out)
+	for range 200 {
+		fmt.Fprintln(feed, `{"id":1,"op":"hello"}`)
+		if !lines.Scan() {
+			t.Fatal("the agent went away")
+		}
+	}
+	feed.Close()
+	must(t, <-done)
 }

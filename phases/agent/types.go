@@ -12,6 +12,7 @@ type Hello struct {
 
 // FactsArgs says what to look at beside the system itself.
 type FactsArgs struct {
+	Brief bool     `json:"brief,omitempty"` // leave out versions and the Nix daemon's settings
 	Paths []string `json:"paths,omitempty"` // file systems whose space matters
 	Files []string `json:"files,omitempty"` // files whose digest is wanted
 	Unit  []string `json:"units,omitempty"` // reserved for checks; empty: all

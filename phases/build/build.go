@@ -152,7 +152,7 @@ func room(l *phases.Lane, path string, need uint64, mend string) []phases.Findin
 const bootSpare = 256 << 10
 
 func bootRoom(l *phases.Lane) []phases.Finding {
-	need := uint64(nix.BootBytes(l.To.Out)) + bootSpare
+	need := uint64(nix.BootBytes(l.Survey.Booted, l.To.Out)) + bootSpare
 	for _, s := range l.Seen.Space {
 		if s.Path == "/boot" && s.Free < need {
 			return []phases.Finding{{Host: l.Name,

@@ -170,11 +170,16 @@ func RebootReason(booted map[string]string, toplevel string) string {
 	return strings.Join(differ, ", ")
 }
 
-// BootBytes is what a boot entry of the system takes on /boot.
-func BootBytes(toplevel string) int64 {
+// BootBytes is what a boot entry of the system adds on /boot. What the host
+// booted is there already.
+func BootBytes(booted map[string]string, toplevel string) int64 {
 	var sum int64
 	for _, k := range []string{"kernel", "initrd"} {
-		if info, err := os.Stat(filepath.Join(toplevel, k)); err == nil {
+		path, err := filepath.EvalSymlinks(filepath.Join(toplevel, k))
+		if err != nil || path == booted[k] {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil {
 			sum += info.Size()
 		}
 	}

@@ -124,7 +124,7 @@ func (boot) Do(ctx context.Context, env *phases.Env) error {
 // readBack believes the boot loader's files, not an exit code.
 func readBack(ctx context.Context, env *phases.Env) error {
 	var now agent.Facts
-	if err := env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &now); err != nil {
+	if err := env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
 	to := env.Lane.To.Out

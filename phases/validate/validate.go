@@ -67,7 +67,7 @@ func (contact) Do(ctx context.Context, env *phases.Env) error {
 		return err
 	}
 	var now agent.Facts
-	if err := j.Call(limited, agent.OpFacts, agent.FactsArgs{}, &now); err != nil {
+	if err := j.Call(limited, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
 	env.Facts(map[string]string{"system": now.System, "boot_id": now.BootID})

@@ -13,5 +13,6 @@ mount -t @bootfs@ /dev/vdb /new/boot
 mount -t tmpfs -o mode=755 tmpfs /run
 hostname "$(param lab.name)"
 ip link set lo up; ip link set eth0 up; ip addr add "$(param lab.ip)" dev eth0; ip route add default via "$(param lab.gw)"
+init=$(param init)
 for m in proc sys dev run; do mount --move /$m /new/$m; done
-exec switch_root /new "$(param init)"
+exec switch_root /new "$init"

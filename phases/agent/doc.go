@@ -1,0 +1,58 @@
+// Package agent is the part of deployer that runs on hosts, and the client that
+// the controller calls it with.
+//
+// # How it works
+//
+// The controller starts `agent run DIGEST serve` over one exec of its
+// connection; requests and answers are JSON lines on standard input and output,
+// matched by id, many at once. There is no daemon: the agent ends with its
+// input. What must not end with it is a job: a transient unit of its own, whose
+// wrapper (this same program) writes a receipt before and after the command.
+// Another connection, another controller, or a person finds the receipt in
+// Dir/jobs/UNIT and the output in the journal.
+//
+// What a host must remember lies below Dir:
+//
+//	agent                 the launcher
+//	bin/DIGEST            agents
+//	lock, holder.json     the host's lock (flock), and who holds it
+//	restore.lock          one restore at a time
+//	jobs/UNIT/            job.json, receipt.json, alive (flock while it runs)
+//	runs/RUN/             recipe.json, RESTORE.txt, files/DIGEST, closing.json
+//	snapshots/            where /.snapshots is not there
+//
+// # What it guarantees, each with a test of the same name
+//
+//   - JobRunsOnceHoweverOftenItIsStarted: a unit's name is its identity. The
+//     receipt is created exclusively, before the command is executed.
+//   - JobOutlivesItsConnection, UnitOfAJobSurvivesWhatASwitchDoes.
+//   - ReceiptSaysLostWhenNothingRuns: a receipt says started, ended or lost,
+//     after kill -9 and after a reboot as well; never "probably".
+//   - WriteFinishesWhenTheStreamEnds, but ExecEndsWithConnection and
+//     ExecTimeoutEndsItsGroup.
+//   - StateFollowsNoSymlink, StateRefusesAFolderOthersCanReach,
+//     ReadsDoNotMakeTheState.
+//   - FileIsOldOrNewForEveryReader: temporary name, fsync, rename, fsync of the
+//     folder; TornTemporaryFileIsNoState.
+//   - LockIsExclusiveBetweenProcesses, and ends with its process;
+//     LockRefusesWhileAnotherLaneIsOpen.
+//   - ActivationIsReadBack, ActivationJudgesNewFailuresOnly: no exit code is
+//     believed alone, see Judge.
+//   - ProfileIsSetByNumberOrPathNeverByRollback: `nix-env --rollback` means the
+//     next lower number, not what ran before.
+//   - BootDefaultIsLeftOrReadBack.
+//   - RestoreGoesOnAfterAFailure, RestoresRunOneAtATime,
+//     RestoreCountsUnitsThatFailSinceTheRun.
+//   - RecipeNamesOnlyContentThatIsThere, RecipeIsReadableByAPerson.
+//   - SetIsAllOrNothing, SetIsOnTheDiskBeforeItAnswers,
+//     SetRefusesWhatItCannotKeep.
+//   - NoDataIsNeverOK, EveryProbeEnds.
+//   - FactsScriptOnlyReads: planning changes nothing on a host.
+//   - PanicBecomesError, PendingCallsFailWhenTheStreamEnds.
+//
+// # What it is not
+//
+// The agent trusts its caller, who is root on this host already. Directory
+// fsync is as good as the disk's. The boot default is read for systemd-boot
+// and GRUB as NixOS writes them; elsewhere it is unknown.
+package agent

@@ -1,0 +1,4 @@
+package phases
+
+// JudgeRun is judge, for its table.
+var JudgeRun = judge
