@@ -6,16 +6,15 @@ AGENTS   := cmd/internal/agents/bin
 LDFLAGS  := -s -w -X github.com/hbohlen/deployer/cmd/internal/cli.Version=$(VERSION)
 GOBIN    := $(shell go env GOPATH)/bin
 LINT     := v2.15.0
-GO_FILES := $(shell git ls-files '*.go' 2>/dev/null)
 
-.PHONY: all agents tools lint unit race cli btrfs lab test demo bench clean
+.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench clean
 
 all: bin/deployer bin/lab
 
-bin/deployer: agents $(GO_FILES) go.mod
+bin/deployer: agents
 	CGO_ENABLED=0 go build -trimpath -tags embedagents -ldflags '$(LDFLAGS)' -o $@ ./cmd/deployer
 
-bin/lab: $(GO_FILES) go.mod
+bin/lab:
 	CGO_ENABLED=0 go build -trimpath -o $@ ./cmd/lab
 
 # The small static agent for both machines, compressed, with its digest.

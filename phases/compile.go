@@ -55,12 +55,27 @@ func Compile(kinds []Kind, in *Inputs) ([]Compiled, error) {
 			return nil, fmt.Errorf("%s:%d:%d: phase %q is not built in this version", phase.Pos.File, phase.Pos.Line, phase.Pos.Col, phase.Kind)
 		}
 		steps, err := kind.Compile(in, phase)
+		if err == nil {
+			err = distinct(phase.Name, steps)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d:%d: %w", phase.Pos.File, phase.Pos.Line, phase.Pos.Col, err)
 		}
 		out = append(out, Compiled{Name: phase.Name, Kind: phase.Kind, Steps: steps})
 	}
 	return out, nil
+}
+
+// distinct refuses two steps under one key: the journal could not tell them apart.
+func distinct(phase string, steps []Step) error {
+	seen := map[string]bool{}
+	for _, s := range steps {
+		if seen[Key(phase, s)] {
+			return fmt.Errorf("two steps are named %s: give the check another name", Key(phase, s))
+		}
+		seen[Key(phase, s)] = true
+	}
+	return nil
 }
 
 func find(kinds []Kind, name string) (Kind, bool) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
@@ -31,9 +32,11 @@ type Lane struct {
 	Locked bool
 	Files  []agent.File // declared files as they were: a rollback puts them back
 
-	agents Agents
-	client *agent.Client
-	fresh  *Lane // a second connection, for judging
+	agents  Agents
+	opening sync.Mutex
+	client  *agent.Client
+	fresh   *Lane          // a second connection, for judging
+	later   sync.WaitGroup // outputs that are being fetched
 }
 
 // Changed tells whether the lane has anything to restore.
@@ -56,12 +59,23 @@ func (l *Lane) Unchanged() bool {
 // Call runs one operation of the host's agent. The agent is put on the host,
 // by digest, when it is first needed.
 func (l *Lane) Call(ctx context.Context, op string, args, result any) error {
+	c, err := l.agent(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Call(ctx, op, args, result)
+}
+
+// agent is the lane's agent; the first caller starts it.
+func (l *Lane) agent(ctx context.Context) (*agent.Client, error) {
+	l.opening.Lock()
+	defer l.opening.Unlock()
 	if l.client == nil {
 		if err := l.open(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return l.client.Call(ctx, op, args, result)
+	return l.client, nil
 }
 
 // Raw is Call for callers that have JSON.
@@ -69,6 +83,13 @@ func (l *Lane) Raw(ctx context.Context, op string, args json.RawMessage) (json.R
 	var out json.RawMessage
 	err := l.Call(ctx, op, args, &out)
 	return out, err
+}
+
+// started is the lane's agent, nil where none was needed yet.
+func (l *Lane) started() *agent.Client {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	return l.client
 }
 
 func (l *Lane) open(ctx context.Context) error {
@@ -198,7 +219,8 @@ func (l *Lane) Judge(ctx context.Context) (*Lane, error) {
 
 // gone tells whether the connection has ended, or the agent at its other end.
 func (l *Lane) gone() bool {
-	return l.Host == nil || ended(l.Host.Lost()) || l.client != nil && ended(l.client.Lost())
+	c := l.started()
+	return l.Host == nil || ended(l.Host.Lost()) || c != nil && ended(c.Lost())
 }
 
 func ended(c <-chan struct{}) bool {
@@ -214,7 +236,7 @@ func ended(c <-chan struct{}) bool {
 // the present one, or a new one in its place. Denied logins are not repeated,
 // since sshd punishes them.
 func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
-	if !l.gone() && l.client != nil {
+	if !l.gone() && l.started() != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -223,7 +245,9 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 		n, err := l.Fresh(ctx)
 		if err == nil {
 			l.Drop()
+			l.opening.Lock()
 			l.Host, l.client, l.fresh = n.Host, n.client, nil
+			l.opening.Unlock()
 			return nil
 		}
 		var he *host.Error
@@ -240,10 +264,13 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 
 // Drop closes the lane's connections. The host keeps what it has.
 func (l *Lane) Drop() {
+	l.later.Wait()
 	if l.fresh != nil {
 		l.fresh.Drop()
 		l.fresh = nil
 	}
+	l.opening.Lock()
+	defer l.opening.Unlock()
 	if l.client != nil {
 		_ = l.client.Close()
 		l.client = nil

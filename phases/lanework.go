@@ -3,6 +3,7 @@ package phases
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
@@ -29,8 +30,9 @@ func (l *Lane) take(ctx context.Context, run, owner string) error {
 	return err
 }
 
-// Do runs a job on the host to its end and returns its receipt and what it
-// printed. The job is a unit of its own: when the connection goes, it goes on,
+// Do runs a job on the host to its end and returns its receipt and, where it
+// failed, what it printed. All of that is kept in the run's folder; the output
+// of one that went well is fetched while the next step runs. The job is a unit of its own: when the connection goes, it goes on,
 // and is followed over a new one.
 func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, []string, error) {
 	var rec agent.Receipt
@@ -55,11 +57,30 @@ func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, 
 			l.sayLast(ctx, env, job.Unit)
 		}
 	}
+	if rec.State == "ended" && rec.Code == 0 {
+		l.keepLater(env, job.Unit)
+		return rec, nil, nil
+	}
 	out := l.output(ctx, job.Unit)
+	env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
 	if rec.State != "ended" {
 		return rec, out, fmt.Errorf("nobody knows how %s ended: the host has its start, but not its end", job.Unit)
 	}
 	return rec, out, nil
+}
+
+// keepLater fetches a job's output beside the steps that follow. Drop waits for it.
+func (l *Lane) keepLater(env *Env, unit string) {
+	own := *env
+	c := l.started()
+	l.later.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		var out agent.Output
+		if c.Call(ctx, agent.OpJobOutput, agent.OutputArgs{Unit: unit, Max: 2000}, &out) == nil {
+			own.Keep("output.log", []byte(strings.Join(out.Lines, "\n")+"\n"))
+		}
+	})
 }
 
 // output is what a unit printed; what cannot be read is empty.

@@ -213,6 +213,12 @@ func TestCompileErrors(t *testing.T) {
 	if _, err := phases.Compile([]phases.Kind{bad}, in); err == nil || err.Error() != "r.yaml:3:5: is wrong" {
 		t.Errorf("got %v", err)
 	}
+	twice := phases.Kind{Name: "edit", Compile: func(*phases.Inputs, *runbooks.Phase) ([]phases.Step, error) {
+		return []phases.Step{planned{}, planned{}}, nil
+	}}
+	if _, err := phases.Compile([]phases.Kind{twice}, in); err == nil || err.Error() != "r.yaml:3:5: two steps are named /step: give the check another name" {
+		t.Errorf("got %v", err)
+	}
 	lane := phases.Kind{Name: "edit", Compile: func(*phases.Inputs, *runbooks.Phase) ([]phases.Step, error) {
 		return []phases.Step{planned{On: phases.On{Lane: "h9"}}}, nil
 	}}

@@ -258,7 +258,7 @@ func Lasting(unit string) bool {
 // may have nothing to close.
 func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
 	defer r.move(l, to)
-	if l.client == nil || (!l.Locked && to == state.Untouched) {
+	if l.started() == nil || (!l.Locked && to == state.Untouched) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)

@@ -48,6 +48,9 @@ func (r *Runner) Execute(ctx context.Context) *Outcome {
 func (r *Runner) forward(ctx context.Context) error {
 	run := r.chain()
 	r.state(state.Preparing)
+	for _, l := range r.Run.Lanes {
+		go func() { _, _ = l.agent(ctx) }() // a step that needs it waits for it, or sees the error again
+	}
 	for _, phase := range r.Run.Phases {
 		start := time.Now()
 		if err := r.Log.Record(state.Record{Kind: state.PhaseStarted, Phase: phase.Name, Text: phase.Kind}, nil); err != nil {

@@ -23,7 +23,7 @@ func Words(op agent.Operation) string {
 	case agent.DoBoot:
 		return "make " + ShortPath(op.Boot.System) + " the boot default"
 	case agent.DoWriteFile:
-		if op.Digest == "" {
+		if op.Digest == "" && op.Link == "" {
 			return "remove " + op.Path
 		}
 		return "put back " + op.Path

@@ -4,213 +4,150 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
-// A type of types.go may say what its text, its node or its end means.
-type (
-	fromText interface{ fromText(s *source, n *node) } // a word instead of a section
-	fromNode interface{ fromNode(s *source, n *node) } // a form of its own
-	finisher interface{ finish(s *source, n *node) }   // defaults, and what the keys may not say together
-)
+// finisher is a type whose keys mean more than their tags can say.
+type finisher interface{ finish(s *source, n *node) }
 
-var durationType = reflect.TypeFor[time.Duration]()
-
-// decode puts a node into a value. key is what the reader calls it.
-func (s *source) decode(n *node, v reflect.Value, key string, r rule) {
+// decode puts a node into a value. Every mistake is noted, and reading goes on.
+func (s *source) decode(n *node, v reflect.Value, f field) {
 	switch {
 	case v.Kind() == reflect.Pointer:
-		s.decodePointer(n, v, key)
+		s.pointer(n, v, f)
 	case n.bad: // said already
-	case v.Kind() == reflect.Slice && r.form == "shell" && n.shape == text:
+	case f.has("shell") && v.Kind() == reflect.Slice && n.shape == text:
 		v.Set(reflect.ValueOf([]string{"sh", "-c", n.text}))
 	case v.Kind() == reflect.Slice:
-		s.decodeList(n, v, key, r)
+		s.items(n, v, f)
 	case v.Kind() == reflect.Map:
-		s.decodeMap(n, v, key, r)
+		s.table(n, v, f)
 	case n.shape == nothing || n.shape == text && n.text == "":
-		s.wrong(n.pos, "", "`%s` has no value", key)
-	case n.shape != text:
-		s.wrong(n.pos, "", "`%s` must be %s, not %s", key, wants(v.Type()), n.shape)
+		s.bad(n, "", "`%s` has no value", f.key)
 	default:
-		s.decodeText(n, v, key, r)
+		s.scalar(n, v, f)
 	}
 }
 
-func wants(t reflect.Type) string {
-	switch {
-	case t == durationType:
-		return "a duration"
-	case t.Kind() == reflect.Int:
-		return "a whole number"
-	case t.Kind() == reflect.Bool:
-		return "true or false"
-	}
-	return "a word"
-}
-
-func (s *source) decodeText(n *node, v reflect.Value, key string, r rule) {
-	switch {
-	case v.Type() == durationType:
-		d, why, hint := parseDuration(n.text)
-		if why != "" {
-			s.wrong(n.pos, hint, "`%s`: %s%s", key, why, n.origin())
-		}
-		v.SetInt(int64(d))
-	case v.Kind() == reflect.Int:
-		i, err := strconv.Atoi(n.text)
-		if err != nil {
-			s.wrong(n.pos, "", "`%s` must be a whole number, not `%s`%s", key, n.text, n.origin())
-		}
-		v.SetInt(int64(i))
-	case v.Kind() == reflect.Bool:
+func (s *source) scalar(n *node, v reflect.Value, f field) {
+	value, wants, hint := any(n.text), "a word", ""
+	var err error
+	switch v.Interface().(type) {
+	case time.Duration:
+		wants = "a duration"
+		value, hint, err = parseDuration(n.text)
+	case int:
+		wants = "a whole number"
+		value, err = strconv.Atoi(n.text)
+	case bool:
+		wants = "true or false"
+		value, err = n.text == "true", nil
 		if n.text != "true" && n.text != "false" {
-			s.wrong(n.pos, "", "`%s` must be true or false, not `%s`%s", key, n.text, n.origin())
+			err = strconv.ErrSyntax
 		}
-		v.SetBool(n.text == "true")
+	}
+	switch {
+	case n.shape != text:
+		s.bad(n, "", "`%s` must be %s, not %s", f.key, wants, n.shape)
+	case err != nil:
+		s.bad(n, hint, "`%s` must be %s, not `%s`", f.key, wants, n.text)
 	default:
-		s.form(n, key, r)
-		v.SetString(n.text)
+		s.word(n, f.key, f)
+		v.Set(reflect.ValueOf(value))
 	}
 }
 
-// origin names the variable that a text came from.
-func (n *node) origin() string {
-	if n.raw == "" {
-		return ""
-	}
-	return " (from `" + n.raw + "`)"
-}
-
-// form checks a text against what its field's tag asks for.
-func (s *source) form(n *node, key string, r rule) {
-	if len(r.one) > 0 && !slices.Contains(r.one, n.text) {
-		hint := meant(n.text, r.one)
-		s.wrong(n.pos, hint, "`%s` must be %s, not `%s`%s", key, either(r.one), n.text, n.origin())
-	}
-	if slices.Contains(refKinds, r.form) {
-		s.refs = append(s.refs, ref{what: r.form, name: n.text, pos: n.pos})
-	} else if check := forms[r.form]; check != nil {
-		if why, hint := check(plain(n.text)); why != "" {
-			s.wrong(n.pos, hint, "`%s`: `%s` %s%s", key, n.text, why, n.origin())
-		}
-	}
-}
-
-// either is "a, b or c".
-func either(words []string) string {
-	last := len(words) - 1
-	if last == 0 {
-		return "`" + words[0] + "`"
-	}
-	return "`" + strings.Join(words[:last], "`, `") + "` or `" + words[last] + "`"
-}
-
-func (s *source) decodeList(n *node, v reflect.Value, key string, r rule) {
+func (s *source) items(n *node, v reflect.Value, f field) {
 	switch n.shape {
 	case list:
 		v.Set(reflect.MakeSlice(v.Type(), len(n.items), len(n.items)))
 		for i, item := range n.items {
-			s.decode(item, v.Index(i), key, r)
+			s.decode(item, v.Index(i), f)
 		}
-	case text, section:
-		hint := ""
-		if n.shape == text {
-			hint = "write [" + n.text + "]"
-		}
-		s.wrong(n.pos, hint, "`%s` must be a list, not %s", key, n.shape)
+	case text:
+		s.bad(n, "write ["+n.text+"]", "`%s` must be a list, not %s", f.key, n.shape)
+	case section:
+		s.bad(n, "", "`%s` must be a list, not %s", f.key, n.shape)
 	}
 }
 
-func (s *source) decodeMap(n *node, v reflect.Value, key string, r rule) {
+func (s *source) table(n *node, v reflect.Value, f field) {
 	v.Set(reflect.MakeMap(v.Type()))
-	if n.shape != section {
-		if n.shape != nothing {
-			s.wrong(n.pos, "", "`%s` must be a section, not %s", key, n.shape)
-		}
-		return
+	if n.shape == text || n.shape == list {
+		s.bad(n, "", "`%s` must be a section, not %s", f.key, n.shape)
 	}
 	for _, p := range n.pairs {
-		s.form(p.key, key, rule{form: r.keys})
-		value := reflect.New(v.Type().Elem()).Elem()
-		s.decode(p.value, value, p.key.text, rule{one: r.one, form: r.form})
-		s.setKey(value, p.key)
+		s.look(p.key, f.key, f.tags["keys"])
+		value, one := reflect.New(v.Type().Elem()).Elem(), f
+		one.key = p.key.text
+		s.decode(p.value, value, one)
+		if value.Kind() == reflect.Pointer {
+			set(value, map[string]any{"Pos": p.key.pos, "Name": p.key.text, "Path": p.key.text})
+		}
 		v.SetMapIndex(reflect.ValueOf(p.key.text), value)
 	}
 }
 
-// setKey gives an entry of a map its name and the position of its key.
-func (s *source) setKey(v reflect.Value, key *node) {
-	if v.Kind() != reflect.Pointer || v.IsNil() {
-		return
-	}
-	for name, value := range map[string]any{"Pos": key.pos, "Name": key.text, "Path": key.text} {
-		f, ok := v.Elem().Type().FieldByName(name)
-		if ok && f.Tag.Get("yaml") == "-" {
+// set fills those of a struct's fields that the file does not have as keys.
+func set(v reflect.Value, values map[string]any) {
+	for name, value := range values {
+		if f, ok := v.Elem().Type().FieldByName(name); ok && f.Tag.Get("yaml") == "-" {
 			v.Elem().FieldByIndex(f.Index).Set(reflect.ValueOf(value))
 		}
 	}
 }
 
-func (s *source) decodePointer(n *node, v reflect.Value, key string) {
+// pointer reads a section, or what may stand in its place.
+func (s *source) pointer(n *node, v reflect.Value, f field) {
 	v.Set(reflect.New(v.Type().Elem()))
-	if v.Type() == reflect.TypeFor[*Notify]() {
+	s.nodes[v.Interface()] = n
+	set(v, map[string]any{"Pos": n.pos})
+	switch own := v.Interface().(type) {
+	case *Notify:
 		s.hide(n)
+	case *Phase:
+		n = own.spread(s, n)
+	case *Secret:
+		if n.shape == text {
+			own.Value = n.text
+			return
+		}
+	case *Unbuilt:
+		return
 	}
-	s.at[place{v.Interface(), ""}] = n.pos
-	if pos := v.Elem().FieldByName("Pos"); pos.IsValid() {
-		pos.Set(reflect.ValueOf(n.pos))
+	all := fields(v.Type().Elem())
+	if short := keysOf(all, "short"); n.shape == text && short != nil {
+		n = &node{shape: section, pos: n.pos, bad: n.bad, pairs: []pair{{&node{shape: text, text: short[0], pos: n.pos}, n}}}
 	}
-	own, isNode := v.Interface().(fromNode)
-	word, isText := v.Interface().(fromText)
 	switch {
 	case n.bad: // said already
-	case isNode:
-		own.fromNode(s, n)
-	case n.shape == text && isText:
-		word.fromText(s, n)
 	case n.shape == text || n.shape == list:
-		s.wrong(n.pos, "", "`%s` must be a section, not %s", key, n.shape)
+		s.bad(n, "", "`%s` must be a section, not %s", f.key, n.shape)
 	default:
-		s.decodeStruct(n, v.Elem())
+		s.section(n, v.Elem(), all)
 	}
 }
 
-// decodeStruct reads a section's keys, asks for those that are missing, and
-// lets the type have the last word.
-func (s *source) decodeStruct(n *node, v reflect.Value) {
-	known := fields(v.Type())
-	misspelt := map[string]bool{}
+// section reads keys, judges them together, and lets the type have the last word.
+func (s *source) section(n *node, v reflect.Value, all []field) {
+	s.nodes[v.Addr().Interface()] = n
+	if rule, ok := v.Addr().Interface().(*Rule); ok { // the keys of its check stand beside its own
+		rule.Check = &Check{Pos: n.pos}
+		s.nodes[rule.Check] = n
+	}
+	var misspelt []string
 	for _, p := range n.pairs {
-		i := slices.IndexFunc(known, func(f field) bool { return f.key == p.key.text })
+		i := slices.IndexFunc(all, func(f field) bool { return f.key == p.key.text })
 		if i < 0 {
-			hint := meant(p.key.text, keysOf(known))
-			misspelt[hint] = true
-			s.wrong(p.key.pos, hint, "%s has no key `%s`", called(v.Type()), p.key.text)
+			word := nearest(p.key.text, keysOf(all, ""))
+			misspelt = append(misspelt, word)
+			s.wrong(p.key.pos, didYouMean(word), "%s has no key `%s`", called(v.Type()), p.key.text)
 			continue
 		}
-		s.decodeField(p.value, v, known[i])
+		s.decode(p.value, v.FieldByIndex(all[i].index), all[i])
 	}
-	for _, f := range known {
-		if f.need && n.get(f.key) == nil && !misspelt[didYouMean(f.key)] {
-			s.wrong(n.pos, "", "%s needs `%s`", called(v.Type()), f.key)
-		}
-	}
+	s.judge(n, v, all, misspelt)
 	if last, ok := v.Addr().Interface().(finisher); ok {
 		last.finish(s, n)
 	}
-}
-
-func (s *source) decodeField(n *node, v reflect.Value, f field) {
-	owner := v
-	for _, i := range f.index[:len(f.index)-1] {
-		owner = owner.Field(i)
-		if owner.IsNil() {
-			owner.Set(reflect.New(owner.Type().Elem()))
-		}
-		owner = owner.Elem()
-	}
-	s.at[place{owner.Addr().Interface(), f.key}] = n.pos
-	s.decode(n, owner.Field(f.index[len(f.index)-1]), f.key, f.rule)
 }

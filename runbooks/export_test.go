@@ -1,25 +1,39 @@
 package runbooks
 
-// What tests see of the reader of types.go.
-var (
-	ForTestFields = fields
-	ForTestParse  = parseDuration
-	ForTestMeant  = meant
+import (
+	"reflect"
+	"time"
 )
 
-// ForTestField is one key of a section.
-type ForTestField = field
+// ForTestMeant is the search for the nearest word.
+var ForTestMeant = meant
 
-// ForTestRule is what a field says of itself.
-func ForTestRule(f field) (key string, need bool, one []string, form string) {
-	return f.key, f.need, f.rule.one, f.rule.form
+// ForTestParse reads a duration and tells whether it is one.
+func ForTestParse(text string) (time.Duration, bool) {
+	d, _, err := parseDuration(text)
+	return d, err == nil
 }
 
-// ForTestSubjects are the keys that every check can be about.
-func ForTestSubjects() []string {
-	var all []string
-	for _, k := range subjects {
-		all = append(all, k.kind)
+// ForTestField is what a key's tag says.
+type ForTestField struct {
+	Key  string
+	Need bool // always, not only with some subjects
+	One  []string
+	Form string
+}
+
+// ForTestFields are the keys of a section.
+func ForTestFields(t reflect.Type) []ForTestField {
+	var all []ForTestField
+	for _, f := range fields(t) {
+		form := f.form
+		if f.has("shell") {
+			form = "shell"
+		}
+		all = append(all, ForTestField{f.key, f.has("need") && !f.has("with"), f.words("one"), form})
 	}
 	return all
 }
+
+// ForTestSubjects are the keys of which a section has exactly one.
+func ForTestSubjects(t reflect.Type) []string { return keysOf(fields(t), "subject") }

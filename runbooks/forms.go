@@ -1,9 +1,10 @@
 package runbooks
 
 import (
-	"net"
+	"errors"
 	"net/url"
 	"path"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,129 +17,87 @@ var forms = map[string]func(text string) (why, hint string){
 	"name":     matching(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`, "is not a name", "use letters, digits, `-`, `_` and `.`"),
 	"unit":     matching(`^[\w:.@\\-]+\.(service|socket|target|timer|mount|automount|path|slice|scope|swap|device)$`, "is not the name of a unit", "write it with its kind, like caddy.service"),
 	"sha256":   matching(`^[0-9a-f]{64}$`, "is not a SHA-256 digest", "64 lower-case hex digits, from sha256sum"),
-	"abs":      absolute,
-	"rel":      relative,
-	"hostport": hostPort,
-	"address":  address,
-	"url":      webAddress,
-	"zone":     zone,
+	"hostport": matching(`^(\[.+\]|[^:]+):[1-9]\d{0,4}$`, "is not host:port", "like localhost:5432"),
+	"address":  matching("^[^-\\s\"'/@$`;][^\\s\"'/@$`;]*$", "is not an address", "a host name, an IP address, address:port or an ssh_config alias"),
+	"abs": func(text string) (string, string) {
+		clean := path.Clean("/" + text)
+		return unless(clean == text, "must be an absolute path", "write "+clean)
+	},
+	"rel": func(text string) (string, string) {
+		file, _ := Optional(text)
+		return unless(filepath.IsLocal(file), "must be a path within the project's folder", "files of a host stand under `host`")
+	},
+	"url": func(text string) (string, string) {
+		u, err := url.Parse(text)
+		if err == nil && u.User != nil {
+			return "carries a name or password", "secrets come from env, file or command"
+		}
+		return unless(err == nil && u.Host != "" && strings.HasPrefix(u.Scheme, "http"), "is not a web address", "it begins with http:// or https://")
+	},
+	"zone": func(text string) (string, string) {
+		_, err := loadZone(text)
+		return unless(err == nil, "is no time zone", "an IANA name, like Europe/Berlin or UTC")
+	},
+	"window": func(text string) (string, string) {
+		if _, err := ParseWindow(text); err != nil {
+			return err.Error(), "like `always`, `sat 02:00-04:00 UTC` or `mon-fri 22:00-02:00 Europe/Berlin`"
+		}
+		return "", ""
+	},
 }
 
 func matching(pattern, why, hint string) func(string) (string, string) {
 	re := regexp.MustCompile(pattern)
-	return func(text string) (string, string) {
-		if re.MatchString(text) {
-			return "", ""
-		}
-		return why, hint
-	}
+	return func(text string) (string, string) { return unless(re.MatchString(text), why, hint) }
 }
 
-func absolute(text string) (string, string) {
-	switch {
-	case !strings.HasPrefix(text, "/"):
-		return "must be an absolute path", "write /" + text
-	case path.Clean(text) != text:
-		return "is not a plain path", "write " + path.Clean(text)
+func unless(ok bool, why, hint string) (string, string) {
+	if ok {
+		return "", ""
 	}
-	return "", ""
-}
-
-func relative(text string) (string, string) {
-	file, _ := Optional(text)
-	clean := path.Clean(file)
-	switch {
-	case strings.HasPrefix(text, "/"):
-		return "must be a path within the project's folder", "files of a host stand under `host`"
-	case clean == ".." || strings.HasPrefix(clean, "../"):
-		return "lies outside the project's folder", ""
-	}
-	return "", ""
-}
-
-func hostPort(text string) (string, string) {
-	host, port, err := net.SplitHostPort(text)
-	if n, bad := strconv.Atoi(port); err != nil || host == "" || bad != nil || n < 1 || n > 65535 {
-		return "is not host:port", "like localhost:5432"
-	}
-	return "", ""
-}
-
-func address(text string) (string, string) {
-	_, port, err := net.SplitHostPort(text)
-	switch n, bad := strconv.Atoi(port); {
-	case strings.HasPrefix(text, "-") || strings.ContainsAny(text, " \t\n\"'/@$`;"):
-		return "is not an address", "a host name, an IP address, address:port or an ssh_config alias"
-	case err == nil && (bad != nil || n < 1 || n > 65535):
-		return "has no valid port", ""
-	}
-	return "", ""
-}
-
-func webAddress(text string) (string, string) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return "is not a web address", "it begins with http:// or https://"
-	case u.User != nil:
-		return "carries a name or password", "secrets come from env, file or command"
-	}
-	return "", ""
-}
-
-func zone(text string) (string, string) {
-	if _, err := loadZone(text); err != nil {
-		return "is no time zone", "an IANA name, like Europe/Berlin or UTC"
-	}
-	return "", ""
+	return why, hint
 }
 
 func loadZone(name string) (*time.Location, error) {
 	if name == "" || strings.EqualFold(name, "local") {
-		return nil, strconv.ErrSyntax // what is local differs between controllers
+		return nil, errors.New("what is local differs between controllers")
 	}
 	return time.LoadLocation(name)
 }
 
-// plain is a text with a stand-in for what each host fills in.
-func plain(text string) string { return fillHost(text, &Host{Name: "host", Address: "host"}) }
-
 var (
-	span     = regexp.MustCompile(`^(\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+$`)
-	spanPart = regexp.MustCompile(`(\d+(?:\.\d+)?)(ms|s|m|h|d|w)`)
-	spelled  = regexp.MustCompile(`^(\d+) *(s|m|h|d|w)[a-z]*$`)
-	units    = map[string]time.Duration{"ms": time.Millisecond, "s": time.Second, "m": time.Minute,
-		"h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
+	span    = regexp.MustCompile(`^(\d+(\.\d+)?(ms|s|m|h|d|w))+$`)
+	inDays  = regexp.MustCompile(`[\d.]+[dw]`)
+	spelled = regexp.MustCompile(`^(\d+) *(s|m|h|d|w)[a-z]*$`)
 )
-
-const longest = 366 * 24 * time.Hour
 
 // parseDuration reads Go's durations with `d` and `w` beside them; all of them
 // are longer than zero and shorter than a year.
-func parseDuration(text string) (d time.Duration, why, hint string) {
+func parseDuration(text string) (d time.Duration, hint string, err error) {
+	if m := spelled.FindStringSubmatch(text); m != nil && !span.MatchString(text) {
+		return 0, "write " + m[1] + m[2], strconv.ErrSyntax
+	}
 	if !span.MatchString(text) {
-		return 0, "`" + text + "` is not a duration", spellOut(text)
+		return 0, "write 30s, 5m, 24h or 7d", strconv.ErrSyntax
 	}
-	total := 0.0
-	for _, part := range spanPart.FindAllStringSubmatch(text, -1) {
-		n, _ := strconv.ParseFloat(part[1], 64)
-		total += n * float64(units[part[2]])
+	d, err = time.ParseDuration(inDays.ReplaceAllStringFunc(text, func(part string) string {
+		n, _ := strconv.ParseFloat(part[:len(part)-1], 64)
+		hours := map[byte]float64{'d': 24, 'w': 7 * 24}[part[len(part)-1]]
+		return strconv.FormatFloat(n*hours, 'f', -1, 64) + "h"
+	}))
+	if err != nil || d <= 0 || d > 366*24*time.Hour {
+		return 0, "longer than zero, at most a year", strconv.ErrRange
 	}
-	switch {
-	case total > float64(longest):
-		return 0, "`" + text + "` is longer than a year", ""
-	case total < 1:
-		return 0, "`" + text + "` must be longer than zero", ""
-	}
-	return time.Duration(total), "", ""
+	return d, "", nil
 }
 
-func spellOut(text string) string {
-	if m := spelled.FindStringSubmatch(text); m != nil {
-		return "write " + m[1] + m[2]
+// brief is a duration without its zero parts.
+func brief(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
 	}
-	if _, err := strconv.Atoi(text); err == nil && !strings.HasPrefix(text, "-") {
-		return "write " + text + "s or " + text + "m"
-	}
-	return "write 30s, 5m, 24h or 7d"
+	return text
 }

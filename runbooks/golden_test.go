@@ -92,5 +92,5 @@ func TestUnbuiltIsOnlyWhatARunbookUses(t *testing.T) {
 	for _, m := range p.Unbuilt(rb) {
 		got = append(got, strings.TrimSuffix(m.Message, " is not built in this version"))
 	}
-	expect(t, got, "the phase `edit`", "rebooting by itself (reboot: auto)", "notifications of kind `slack`")
+	expect(t, got, "`edit`", "`reboot: auto`", "`kind: slack`")
 }

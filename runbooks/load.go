@@ -18,6 +18,8 @@ import (
 //go:embed production.yaml
 var shipped embed.FS
 
+var phaseType = reflect.TypeFor[Phase]()
+
 // Options says what Load reads.
 type Options struct {
 	Project string            // deployer.yaml or its folder; default ./deployer.yaml
@@ -26,11 +28,13 @@ type Options struct {
 }
 
 // Load reads a project and a runbook, and reports the mistakes of both at once.
+// Its error is *Errors. A path is taken as it is, or from the project's folder;
+// a name is looked for as runbooks/NAME.yaml and NAME.yaml there, then among the
+// shipped ones.
 func Load(o Options) (*Project, *Runbook, error) {
-	p, projectErr := readProject(o.Project)
-	dir := filepath.Dir(projectFile(o.Project))
-	rb, runbookErr := LoadRunbook(o.Runbook, dir, o.Vars, p)
-	if err := together(projectErr, runbookErr); err != nil {
+	p, ps := readProject(o.Project)
+	rb, rs := readRunbook(o.Runbook, filepath.Dir(ps.file), o.Vars, p)
+	if err := mistakes(ps, rs); err != nil {
 		return nil, nil, err
 	}
 	return p, rb, nil
@@ -38,119 +42,94 @@ func Load(o Options) (*Project, *Runbook, error) {
 
 // LoadProject reads deployer.yaml; path may be its folder. Its error is *Errors.
 func LoadProject(path string) (*Project, error) {
-	p, err := readProject(path)
-	if err != nil {
+	p, s := readProject(path)
+	if err := mistakes(s); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-func projectFile(path string) string {
-	path = cmp.Or(path, "deployer.yaml")
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return filepath.Join(path, "deployer.yaml")
-	}
-	return path
-}
-
-// readProject gives what could be read of a file with mistakes, too: enough to
-// judge a runbook by.
-func readProject(path string) (*Project, error) {
-	path = projectFile(path)
-	data, err := os.ReadFile(path)
-	s := newSource(path, data)
-	if err != nil {
-		s.unreadable(err, "`deployer init` writes one")
-		return nil, s.err()
-	}
-	root := s.parse(data)
-	if root == nil {
-		return nil, s.err()
-	}
-	(&vars{src: s, used: map[string]bool{}}).fill(root)
-	p := &Project{File: path, Dir: filepath.Dir(path), src: s}
-	s.read(root, p)
-	s.resolveOwn(p)
-	return p, s.err()
-}
-
-func (s *source) unreadable(err error, hint string) {
-	if errors.Is(err, fs.ErrNotExist) {
-		s.wrong(Pos{File: s.file}, hint, "there is no such file")
-		return
-	}
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	s.wrong(Pos{File: s.file}, "", "cannot read the file: %v", err)
-}
-
-// read puts a whole file into a value.
-func (s *source) read(root *node, into any) {
-	if root.shape != section {
-		s.wrong(root.pos, "", "the file must be a section of keys, not %s", root.shape)
-		return
-	}
-	s.at[place{into, ""}] = root.pos
-	s.decodeStruct(root, reflect.ValueOf(into).Elem())
-}
-
-// LoadRunbook reads a runbook. A name is looked for as runbooks/NAME.yaml and
-// NAME.yaml in dir, then among the shipped ones. Without a project (nil), names
-// that stand for something of deployer.yaml are not looked up. Its error is
-// *Errors.
-func LoadRunbook(pathOrName, dir string, given map[string]string, p *Project) (*Runbook, error) {
-	file, data, err := find(pathOrName, dir)
-	s := newSource(file, data)
-	if err != nil {
-		s.unreadable(err, meant(pathOrName, known(dir)))
-		return nil, s.err()
-	}
-	root := s.parse(data)
-	if root == nil {
-		return nil, s.err()
-	}
-	v := s.readVars(root, given)
-	v.fillAll(root)
-	v.unused(given)
-	base := filepath.Base(strings.TrimPrefix(file, "shipped:"))
-	rb := &Runbook{File: file, Name: strings.TrimSuffix(base, filepath.Ext(base)), Changed: v.changed, src: s}
-	s.read(root, rb)
-	rb.Vars, rb.Digest = v.values, digest(data, v.values)
-	if p != nil {
-		s.resolve(p)
-	}
-	s.order(rb)
-	if err := s.err(); err != nil {
+// LoadRunbook reads a runbook alone, for a project that was read already.
+func LoadRunbook(pathOrName, dir string, vars map[string]string, p *Project) (*Runbook, error) {
+	rb, s := readRunbook(pathOrName, dir, vars, p)
+	if err := mistakes(s); err != nil {
 		return nil, err
 	}
 	return rb, nil
 }
 
+// readProject gives what could be read of a file with mistakes, too: enough to
+// judge a runbook by.
+func readProject(file string) (*Project, *source) {
+	file = cmp.Or(file, "deployer.yaml")
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		file = filepath.Join(file, "deployer.yaml")
+	}
+	data, err := os.ReadFile(file)
+	s := newSource(file, data)
+	if err != nil {
+		s.unreadable(err, "`deployer init` writes one")
+		return nil, s
+	}
+	root := s.parse(data)
+	if root == nil {
+		return nil, s
+	}
+	(&vars{src: s}).fill(root)
+	p := &Project{File: file, Dir: filepath.Dir(file), src: s}
+	s.section(root, reflect.ValueOf(p).Elem(), fields(reflect.TypeFor[Project]()))
+	s.resolve(p)
+	return p, s
+}
+
+func (s *source) unreadable(err error, hint string) {
+	if errors.Is(err, fs.ErrNotExist) {
+		s.wrong(Pos{File: s.file}, hint, "there is no such file")
+	} else {
+		s.wrong(Pos{File: s.file}, "", "cannot read the file: %v", err)
+	}
+}
+
+func readRunbook(pathOrName, dir string, given map[string]string, p *Project) (*Runbook, *source) {
+	file, data, err := find(pathOrName, dir)
+	s := newSource(file, data)
+	if err != nil {
+		s.unreadable(err, meant(pathOrName, known(dir)))
+		return nil, s
+	}
+	root := s.parse(data)
+	if root == nil {
+		return nil, s
+	}
+	v := s.readVars(root, given)
+	v.fill(root)
+	name := strings.TrimSuffix(filepath.Base(strings.TrimPrefix(file, "shipped:")), filepath.Ext(file))
+	rb := &Runbook{File: file, Name: name, Changed: v.changed, src: s}
+	s.section(root, reflect.ValueOf(rb).Elem(), fields(reflect.TypeFor[Runbook]()))
+	rb.Vars, rb.Digest = v.values, digest(data, v.values)
+	if p != nil {
+		s.resolve(p)
+	}
+	s.order(rb)
+	return rb, s
+}
+
 // find reads the file of a path or a name.
 func find(pathOrName, dir string) (file string, data []byte, err error) {
-	if strings.ContainsRune(pathOrName, '/') || filepath.Ext(pathOrName) == ".yaml" || filepath.Ext(pathOrName) == ".yml" {
-		data, err = os.ReadFile(pathOrName)
-		if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(pathOrName) {
-			inDir := filepath.Join(dir, pathOrName)
-			if data, err := os.ReadFile(inDir); err == nil {
-				return inDir, data, nil
-			}
-		}
-		return pathOrName, data, err
+	places := []string{filepath.Join(dir, "runbooks", pathOrName+".yaml"), filepath.Join(dir, pathOrName+".yaml")}
+	isPath := strings.ContainsRune(pathOrName, '/') || filepath.Ext(pathOrName) != ""
+	if isPath {
+		places = []string{pathOrName, filepath.Join(dir, pathOrName)}
 	}
-	for _, folder := range []string{filepath.Join(dir, "runbooks"), dir} {
-		file = filepath.Join(folder, pathOrName+".yaml")
-		if data, err = os.ReadFile(file); !errors.Is(err, fs.ErrNotExist) {
+	for _, file := range places {
+		if data, err := os.ReadFile(file); !errors.Is(err, fs.ErrNotExist) {
 			return file, data, err
 		}
 	}
-	data, err = ShippedFile(pathOrName)
-	if err == nil {
+	if data, err = ShippedFile(pathOrName); err == nil && !isPath {
 		return "shipped:" + pathOrName + ".yaml", data, nil
 	}
-	return filepath.Join(dir, "runbooks", pathOrName+".yaml"), nil, fs.ErrNotExist
+	return places[0], nil, fs.ErrNotExist
 }
 
 // known are the names of the runbooks that there are.

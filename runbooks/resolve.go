@@ -7,7 +7,7 @@ import (
 
 // ref is a name that stands for something of deployer.yaml.
 type ref struct {
-	what  string // host, check, metric, backup
+	what  string
 	name  string
 	pos   Pos
 	check *Check // what to fill in, for a check
@@ -15,54 +15,35 @@ type ref struct {
 	opposite bool // the check's condition must say what is wrong
 }
 
-var refKinds = []string{"host", "metric", "backup"}
+// names are those that deployer.yaml gives to what a text may name.
+var names = map[string]func(*Project) []string{
+	"host":   func(p *Project) []string { return slices.Collect(maps.Keys(p.Hosts)) },
+	"check":  func(p *Project) []string { return slices.Collect(maps.Keys(p.Checks)) },
+	"metric": func(p *Project) []string { return slices.Collect(maps.Keys(p.Metrics)) },
+	"backup": func(p *Project) []string {
+		if p.Backup != nil && p.Backup.OffHost != nil {
+			return []string{"off-host"}
+		}
+		return nil
+	},
+}
 
-// resolve looks every name up in the project.
+// resolve looks every name up in the project. The checks of deployer.yaml
+// itself are sections, not names of each other.
 func (s *source) resolve(p *Project) {
 	for _, r := range s.refs {
-		known := p.names(r.what)
+		known := names[r.what](p)
 		switch {
+		case r.check != nil && s == p.src:
+			s.wrong(r.pos, "", "a check of deployer.yaml must be a section, not the name `%s`", r.name)
 		case !slices.Contains(known, r.name):
 			s.wrong(r.pos, meant(r.name, known), "%s has no %s `%s`", p.File, r.what, r.name)
 		case r.check != nil:
-			*r.check = *p.Checks[r.name].named(r.name, r.pos)
+			*r.check = *p.Checks[r.name]
+			r.check.Name, r.check.Pos = r.name, r.pos
 			if r.opposite && r.check.When != "" {
 				r.check.When = "not (" + r.check.When + ")"
 			}
 		}
 	}
-}
-
-// named is a copy of a check as it stands where its name was used.
-func (c *Check) named(name string, pos Pos) *Check {
-	own := c.For(&Host{Name: "${host}", Address: "${host.address}", System: "${host.system}"})
-	own.Name, own.Pos = name, pos
-	return own
-}
-
-func (p *Project) names(what string) []string {
-	switch what {
-	case "host":
-		return slices.Sorted(maps.Keys(p.Hosts))
-	case "check":
-		return slices.Sorted(maps.Keys(p.Checks))
-	case "metric":
-		return slices.Sorted(maps.Keys(p.Metrics))
-	}
-	if p.Backup != nil && p.Backup.OffHost != nil {
-		return []string{"off-host"}
-	}
-	return nil
-}
-
-// resolveOwn looks up the names that deployer.yaml itself uses; its checks are
-// sections, not names of each other.
-func (s *source) resolveOwn(p *Project) {
-	s.refs = slices.DeleteFunc(s.refs, func(r ref) bool {
-		if r.check != nil {
-			s.wrong(r.pos, "", "the check `%s` must be a section, not a word", r.check.Name)
-		}
-		return r.check != nil
-	})
-	s.resolve(p)
 }

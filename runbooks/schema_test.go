@@ -96,11 +96,8 @@ func (g *generator) section(t reflect.Type) object {
 	if len(need) > 0 {
 		out["required"] = need
 	}
-	if t.Name() == "Check" {
-		out["oneOf"] = required(runbooks.ForTestSubjects())
-	}
-	if t.Name() == "Rule" {
-		out["oneOf"] = required(append(runbooks.ForTestSubjects(), "check"))
+	if subjects := runbooks.ForTestSubjects(t); len(subjects) > 0 {
+		out["oneOf"] = required(subjects)
 	}
 	if c := g.comments[t.Name()]; c != "" {
 		out["description"] = c
@@ -126,7 +123,7 @@ func (g *generator) keys(root, t reflect.Type, _ []int, keys object, need *[]str
 		default:
 			keys[key] = g.described(t.Name()+"."+f.Name, g.field(root, key, f.Type))
 			for _, known := range runbooks.ForTestFields(root) {
-				if name, must, _, _ := runbooks.ForTestRule(known); name == key && must {
+				if known.Key == key && known.Need {
 					*need = append(*need, key)
 				}
 			}
@@ -143,8 +140,8 @@ func (g *generator) described(name string, schema object) object {
 
 func (g *generator) field(owner reflect.Type, key string, t reflect.Type) object {
 	for _, f := range runbooks.ForTestFields(owner) {
-		if name, _, one, form := runbooks.ForTestRule(f); name == key {
-			return g.value(t, one, form)
+		if f.Key == key {
+			return g.value(t, f.One, f.Form)
 		}
 	}
 	panic("no field " + key)
@@ -157,6 +154,8 @@ func (g *generator) value(t reflect.Type, one []string, form string) object {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return object{"$ref": "#/$defs/duration"}
+	case len(one) == 1 && t.Kind() != reflect.String:
+		return object{"anyOf": []object{{"const": json.RawMessage(one[0])}, variable}}
 	case t.Kind() == reflect.Int:
 		return object{"anyOf": []object{{"type": "integer"}, variable}}
 	case t.Kind() == reflect.Bool:

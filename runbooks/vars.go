@@ -18,7 +18,6 @@ var (
 type vars struct {
 	src     *source
 	values  map[string]string
-	used    map[string]bool
 	broken  map[string]bool // their values are mistakes
 	changed map[string]string
 }
@@ -26,9 +25,8 @@ type vars struct {
 // readVars reads the section `vars` in its order, so that a later variable may
 // refer to an earlier one, and puts what was given instead.
 func (s *source) readVars(root *node, given map[string]string) *vars {
-	v := &vars{src: s, values: map[string]string{}, used: map[string]bool{}, broken: map[string]bool{}, changed: map[string]string{}}
-	section := root.get("vars")
-	if section != nil {
+	v := &vars{src: s, values: map[string]string{}, broken: map[string]bool{}, changed: map[string]string{}}
+	if section := root.get("vars"); section != nil {
 		for _, p := range section.pairs {
 			v.add(p, given)
 		}
@@ -41,7 +39,7 @@ func (s *source) readVars(root *node, given map[string]string) *vars {
 	return v
 }
 
-func (v *vars) names() []string { return slices.Sorted(maps.Keys(v.values)) }
+func (v *vars) names() []string { return slices.Collect(maps.Keys(v.values)) }
 
 func (v *vars) add(p pair, given map[string]string) {
 	name := p.key.text
@@ -57,22 +55,17 @@ func (v *vars) add(p pair, given map[string]string) {
 	}
 }
 
-// fillAll fills in everything but the section `vars`.
-func (v *vars) fillAll(root *node) {
-	for _, p := range root.pairs {
-		if p.key.text != "vars" {
-			v.fill(p.value)
-		}
-	}
-}
-
+// fill replaces the variables in all texts below n but the section `vars`,
+// which add has filled.
 func (v *vars) fill(n *node) {
 	for _, item := range n.items {
 		v.fill(item)
 	}
 	for _, p := range n.pairs {
-		v.fill(p.key)
-		v.fill(p.value)
+		if p.key.text != "vars" {
+			v.fill(p.key)
+			v.fill(p.value)
+		}
 	}
 	if strings.Contains(n.text, "${") {
 		n.raw = n.text
@@ -90,10 +83,8 @@ func (v *vars) value(n *node, ref string) string {
 	}
 	value, ok := v.values[name]
 	if !ok {
-		hint := meant(name, append(v.names(), ofHost...))
-		v.src.wrong(v.src.find(n, ref), hint, "no variable `%s`", ref)
+		v.src.wrong(v.src.find(n.pos, ref), meant(name, append(v.names(), ofHost...)), "no variable `%s`", ref)
 	}
-	v.used[name] = true
 	if !ok || v.broken[name] {
 		n.bad = true
 		return ref
@@ -101,26 +92,13 @@ func (v *vars) value(n *node, ref string) string {
 	return value
 }
 
-// find is the position of ref within the text of n.
-func (s *source) find(n *node, ref string) Pos {
-	line, start := []rune(s.line(n.pos)), max(n.pos.Col-1, 0)
-	if start >= len(line) {
-		return n.pos
-	}
-	before, _, found := strings.Cut(string(line[start:]), ref)
-	if !found {
-		return n.pos
-	}
-	pos := n.pos
-	pos.Col += len([]rune(before))
-	return pos
-}
-
-// unused refuses variables that were given and change nothing.
-func (v *vars) unused(given map[string]string) {
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if _, known := v.values[name]; known && !v.used[name] {
-			v.src.wrong(Pos{File: "--var " + name}, "", "%s never uses `${%s}`", v.src.file, name)
+// find is the position of a part of the text at pos.
+func (s *source) find(pos Pos, part string) Pos {
+	line := []rune(s.line(pos))
+	if start := min(max(pos.Col-1, 0), len(line)); part != "" {
+		if before, _, found := strings.Cut(string(line[start:]), part); found {
+			pos.Col += len([]rune(before))
 		}
 	}
+	return pos
 }

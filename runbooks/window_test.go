@@ -45,7 +45,7 @@ func TestWindowsThatAreRefused(t *testing.T) {
 		"sat,,sun 02:00-04:00 UTC": "no day: ``",
 		"sat- 02:00-04:00 UTC":     "no day",
 		"sat 25:00-26:00 UTC":      "no clock",
-		"sat 02:60-04:00 UTC":      "no clock",
+		"sat 02:60-04:00 UTC":      "is not a window",
 		"sat 24:00-04:00 UTC":      "no clock",
 		"sat 02:00-24:01 UTC":      "no clock",
 		"sat 02:00-02:00 UTC":      "same time",
@@ -113,7 +113,7 @@ func TestAWindowThatIsAlwaysOpenNeverCloses(t *testing.T) {
 	now := at(t, "2026-11-21T12:00:00Z")
 	h := window(t, "always")
 	closes, open := h.Open(now)
-	if !open || !closes.IsZero() || !h.Next(now).Equal(now) || h.Zone() != time.UTC || h.String() != "always" {
+	if !open || !closes.IsZero() || !h.Next(now).Equal(now) {
 		t.Errorf("open %v, closes %s, next %s", open, closes, h.Next(now))
 	}
 	if _, open := (runbooks.Hours{}).Open(now); open || !(runbooks.Hours{}).Next(now).IsZero() {
@@ -121,7 +121,8 @@ func TestAWindowThatIsAlwaysOpenNeverCloses(t *testing.T) {
 	}
 }
 
-func anyWindow(t *rapid.T) runbooks.Hours {
+// anyWindow is a window, and the text and zone that it was read from.
+func anyWindow(t *rapid.T) (runbooks.Hours, string, *time.Location) {
 	days := rapid.SampledFrom([]string{"daily", "sat", "sat,sun", "mon-fri", "sun-mon", "wed,fri-sat"}).Draw(t, "days")
 	zone := rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Asia/Kathmandu", "Africa/Casablanca"}).Draw(t, "zone")
 	clock := rapid.Custom(func(t *rapid.T) string {
@@ -130,13 +131,18 @@ func anyWindow(t *rapid.T) runbooks.Hours {
 	})
 	from := clock.Draw(t, "from")
 	to := clock.Filter(func(s string) bool { return s != from }).Draw(t, "to")
-	return window(t, days+" "+from+"-"+to+" "+zone)
+	in, err := time.LoadLocation(zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := days + " " + from + "-" + to + " " + zone
+	return window(t, text), text, in
 }
 
 // Next is never in the past, open, and the first such moment.
 func TestTheNextOpeningIsTheFirst(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := anyWindow(t)
+		h, name, _ := anyWindow(t)
 		now := time.Unix(rapid.Int64Range(1767225600, 1956528000).Draw(t, "now"), 0)
 		next := h.Next(now)
 		if next.Before(now) {
@@ -144,15 +150,15 @@ func TestTheNextOpeningIsTheFirst(t *testing.T) {
 		}
 		closes, open := h.Open(next)
 		if !open || !closes.After(next) {
-			t.Fatalf("%s: at its next opening %s it is open: %v, until %s", h, next, open, closes)
+			t.Fatalf("%s: at its next opening %s it is open: %v, until %s", name, next, open, closes)
 		}
 		if _, open := h.Open(closes); open {
-			t.Fatalf("%s: open when it closes, at %s", h, closes)
+			t.Fatalf("%s: open when it closes, at %s", name, closes)
 		}
 		if next.After(now) {
 			between := now.Add(time.Duration(rapid.Float64Range(0, 0.999).Draw(t, "between") * float64(next.Sub(now))))
 			if _, open := h.Open(between); open {
-				t.Fatalf("%s: open at %s, before %s", h, between, next)
+				t.Fatalf("%s: open at %s, before %s", name, between, next)
 			}
 		}
 	})
@@ -161,20 +167,20 @@ func TestTheNextOpeningIsTheFirst(t *testing.T) {
 // While it is open, the clock on the wall of its zone shows a time within it.
 func TestAnOpenWindowShowsItsTimes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := anyWindow(t)
+		h, name, zone := anyWindow(t)
 		now := time.Unix(rapid.Int64Range(1767225600, 1956528000).Draw(t, "now"), 0)
 		if _, open := h.Open(now); !open {
 			return
 		}
-		text := strings.Fields(h.String())[1]
+		text := strings.Fields(name)[1]
 		from, to, _ := strings.Cut(text, "-")
-		wall := now.In(h.Zone()).Format("15:04")
+		wall := now.In(zone).Format("15:04")
 		inside := from <= wall && wall < to
 		if to < from {
 			inside = wall >= from || wall < to
 		}
-		if !inside && !clockJumps(now, h.Zone()) {
-			t.Fatalf("%s: open at %s", h, wall)
+		if !inside && !clockJumps(now, zone) {
+			t.Fatalf("%s: open at %s", name, wall)
 		}
 	})
 }
@@ -195,9 +201,6 @@ func FuzzParseWindow(f *testing.F) {
 		h, err := runbooks.ParseWindow(s)
 		if err != nil {
 			return
-		}
-		if h.String() != s {
-			t.Errorf("%q became %q", s, h)
 		}
 		if _, open := h.Open(h.Next(now)); !open {
 			t.Errorf("%q never opens", s)

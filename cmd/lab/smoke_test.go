@@ -231,7 +231,7 @@ func (n node) rebootInto(version string) {
 	n.Helper()
 	check(n.T, "reboot into "+version, 0, os.Getenv("LAB_BIN"), "host", string(n.Host), "reboot")
 	n.WaitSSH(n.T)
-	n.ssh("app is up", 0, "for i in $(seq 50); do systemctl is-active app && exit; sleep 0.1; done; exit 1")
+	n.ssh("app is up", 0, "for i in $(seq 600); do systemctl is-active app && exit; sleep 0.1; done; exit 1")
 	n.serves(version)
 }
 
@@ -358,4 +358,26 @@ func TestLabPlain(t *testing.T) {
 	n.ssh("snapshots need the layout", 1, "systemctl start server-snapshots")
 	check(t, "fill the disk", 0, os.Getenv("LAB_BIN"), "fill", "h1", "/")
 	n.ssh("a full disk", 1, "dd if=/dev/urandom of=/more bs=1M count=10 conv=fsync")
+}
+
+// TestLabVM shows what only a kernel of its own can: the rest is the same code.
+func TestLabVM(t *testing.T) {
+	if os.Getenv("DEPLOYER_LAB_VM") != "1" {
+		t.Skip("a virtual machine boots in a minute or two: set DEPLOYER_LAB_VM=1 (and DEPLOYER_LAB_SMOKE=1)")
+	}
+	if !inLabOf(t, "--backend", "vm", "staging") {
+		return
+	}
+	n := newNode(t, "staging")
+	n.ssh("a kernel of its own", 0, "systemd-detect-virt --vm && test $(cat /proc/sys/kernel/ostype) = Linux && test -b /dev/vdb")
+	n.ssh("marks", 0, "echo 1 > /persist/synced; sync -f /persist; echo 2 > /persist/late; touch /gone")
+	n.Power(t, "powerloss")
+	n.Power(t, "start")
+	n.WaitSSH(t)
+	n.ssh("synced is there, unsynced and the root are gone", 0, "test -e /persist/synced -a ! -e /persist/late -a ! -e /gone")
+	trial := n.system(`{"services":{"app":{"version":"1.0.3"}}}`)
+	n.ssh("a trial profile", 0, "mkdir -p /nix/var/nix/profiles/system-profiles; nix-env -p /nix/var/nix/profiles/system-profiles/deployer --set "+trial)
+	n.ssh("is listed and due once", 0, "/run/current-system/bin/switch-to-configuration boot && bootctl set-oneshot nixos-deployer-generation-1.conf")
+	n.rebootInto("1.0.3")
+	n.rebootInto("1.0.0")
 }

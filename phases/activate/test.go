@@ -36,8 +36,15 @@ func (t test) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error
 	if env.Attempt > 1 {
 		return ops, nil // the rest is in the recipe since the first attempt
 	}
-	for _, file := range env.Lane.Files {
-		ops = append(ops, agent.Operation{Op: agent.DoWriteFile, Path: file.Path, Digest: file.Digest, Mode: file.Mode, Content: file.Content})
+	for _, f := range env.Lane.Files {
+		op := agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Digest: f.Digest, Mode: f.Mode, Owner: f.Owner, Content: f.Content}
+		switch {
+		case f.Link != "":
+			op = agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Link: f.Link}
+		case inStore(f.Target): // by a folder that is a link: the activation brings it back
+			continue
+		}
+		ops = append(ops, op)
 	}
 	ops = append(ops, agent.Operation{Op: agent.DoActivate, System: f.System, Special: f.Specialisation, Action: "test", Allow: f.Failed})
 	if units := lasting(f.Active); len(units) > 0 {
@@ -46,10 +53,12 @@ func (t test) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error
 	return ops, nil
 }
 
+func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }
+
 func lasting(active []string) []string {
 	var units []string
 	for _, u := range active {
-		if phases.Lasting(u) && strings.HasSuffix(u, ".service") || strings.HasSuffix(u, ".timer") || strings.HasSuffix(u, ".socket") {
+		if phases.Lasting(u) && (strings.HasSuffix(u, ".service") || strings.HasSuffix(u, ".timer") || strings.HasSuffix(u, ".socket")) {
 			units = append(units, u)
 		}
 	}
@@ -70,12 +79,11 @@ func (t test) Do(ctx context.Context, env *phases.Env) error {
 	if err != nil {
 		return err
 	}
-	log := env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
 	var now agent.Facts
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
-	env.Facts(map[string]any{"code": rec.Code, "system": now.System, "failed": now.Failed, "output": log})
+	env.Facts(map[string]any{"code": rec.Code, "system": now.System, "failed": now.Failed})
 	return t.judge(l, rec, now, out)
 }
 

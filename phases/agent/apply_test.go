@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -180,12 +181,40 @@ func TestFileIsWrittenAsAWhole(t *testing.T) {
 		t.Errorf("%+v %v", f, err)
 	}
 	h.want(Operation{Op: DoWriteFile, Path: "/etc/a file", Digest: foo, Content: []byte("bar"), Mode: 0o600}, opFailed)
-	h.link("etc/linked", "/etc/shadow")
-	h.want(Operation{Op: DoWriteFile, Path: "/etc/linked", Digest: foo, Content: []byte("foo")}, opFailed)
+	h.file("etc/other", "other")
+	h.link("etc/linked", "other")
+	h.want(Operation{Op: DoWriteFile, Path: "/etc/linked", Digest: foo, Content: []byte("foo")}, opDone)
+	for name, want := range map[string]string{"/etc/linked": foo, "/etc/other": sum([]byte("other"))} {
+		if f, err := h.fileGet(t.Context(), FileRef{Path: name}); err != nil || f.Digest != want || f.Link != "" {
+			t.Errorf("%+v %v", f, err)
+		}
+	}
 	h.want(Operation{Op: DoWriteFile, Path: "/etc/a file"}, opDone)
 	h.want(Operation{Op: DoWriteFile, Path: "/etc/a file"}, opAlready)
 	_, err = h.fileGet(t.Context(), FileRef{Path: "/etc/os-release", Max: 3})
 	isCode(t, err, "invalid")
+}
+
+// A file that a system took over as a link, and a link that it changed.
+func TestLinkIsPutBack(t *testing.T) {
+	h := direct(newHost(t))
+	h.file("etc/real", "real")
+	h.link("etc/linked", "real")
+	f, err := h.fileGet(t.Context(), FileRef{Path: "/etc/linked"})
+	if err != nil || f.Link != "real" || f.Target != "/etc/real" || f.Digest != sum([]byte("real")) {
+		t.Errorf("%+v %v", f, err)
+	}
+	op := Operation{Op: DoWriteFile, Path: "/etc/linked", Link: f.Link}
+	h.want(op, opAlready)
+	must(t, os.Remove(h.path("etc/linked")))
+	h.want(op, opDone)
+	h.file("etc/linked", "a file")
+	h.want(op, opDone)
+	if is, _ := os.Readlink(h.path("etc/linked")); is != f.Link {
+		t.Error(is)
+	}
+	must(t, errors.Join(os.Remove(h.path("etc/linked")), os.Mkdir(h.path("etc/linked"), 0o755)))
+	h.want(op, opFailed)
 }
 
 func TestUnitsAreStartedOnlyWhereTheyAreNot(t *testing.T) {

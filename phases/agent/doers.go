@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -30,9 +31,10 @@ func (a *agent) fileGet(_ context.Context, ref FileRef) (File, error) {
 	if ref.Max <= 0 || ref.Max > fileMax {
 		ref.Max = fileMax
 	}
+	link, _ := os.Readlink(a.host(ref.Path))
 	f, err := os.OpenFile(a.host(ref.Path), os.O_RDONLY|unix.O_NONBLOCK, 0) // never waits for a FIFO's other end
 	if errors.Is(err, fs.ErrNotExist) {
-		return File{Path: ref.Path}, nil
+		return File{Path: ref.Path, Link: link}, nil
 	}
 	if err != nil {
 		return File{}, err
@@ -52,32 +54,56 @@ func (a *agent) fileGet(_ context.Context, ref FileRef) (File, error) {
 	if int64(len(data)) > ref.Max {
 		return File{}, &Error{Code: "invalid", Message: fmt.Sprintf("%s is larger than %d bytes", ref.Path, ref.Max)}
 	}
-	return File{Path: ref.Path, Digest: sum(data), Mode: uint32(st.Mode().Perm()), Content: data}, nil
+	return File{Path: ref.Path, Digest: sum(data), Mode: uint32(st.Mode().Perm()), Owner: ownerOf(st), Content: data, Link: link, Target: a.target(ref.Path)}, nil
+}
+
+// target is the file that a path leads to, "" if that is the path itself.
+func (a *agent) target(path string) string {
+	real, err := filepath.EvalSymlinks(a.host(a.resolve(path)))
+	if real = strings.TrimPrefix(real, a.Prefix); err != nil || real == path {
+		return ""
+	}
+	return real
+}
+
+func ownerOf(st fs.FileInfo) *Owner {
+	sys := st.Sys().(*syscall.Stat_t)
+	return &Owner{int(sys.Uid), int(sys.Gid)}
 }
 
 // doWriteFile makes a file what the digest says, with content from the
-// operation or from the run's folder; no digest means no file.
+// operation or from the run's folder; no digest means no file. A link that is in
+// its place goes: nothing is ever written to where one leads.
 func (a *agent) doWriteFile(_ context.Context, run string, op Operation) (effect, error) {
 	if !filepath.IsAbs(op.Path) || filepath.Clean(op.Path) != op.Path {
 		return effect{}, fmt.Errorf("%q is not an absolute path", op.Path)
 	}
 	dir, name := filepath.Split(a.host(op.Path))
 	st, err := os.Lstat(a.host(op.Path))
-	if err == nil && !st.Mode().IsRegular() {
+	if err == nil && st.Mode().Type()&^fs.ModeSymlink != 0 {
 		return effect{}, fmt.Errorf("%s is not a regular file: left as it is", op.Path)
+	}
+	regular := err == nil && st.Mode().IsRegular()
+	if op.Link != "" {
+		if is, _ := os.Readlink(a.host(op.Path)); is == op.Link {
+			return effect{already: true}, nil
+		}
+		return effect{}, linkAt(dir, name, op.Link)
 	}
 	if op.Digest == "" {
 		return effect{already: err != nil}, removeAt(dir, name)
 	}
 	o := putOptions{mode: 0o644}
-	if err == nil {
-		sys := st.Sys().(*syscall.Stat_t)
-		o = putOptions{mode: uint32(st.Mode().Perm()), uid: int(sys.Uid), gid: int(sys.Gid), chown: true}
+	if regular {
+		o.mode, op.Owner = uint32(st.Mode().Perm()), cmp.Or(op.Owner, ownerOf(st))
 	}
 	if op.Mode != 0 {
 		o.mode = op.Mode & 0o777
 	}
-	if data, e := os.ReadFile(a.host(op.Path)); e == nil && sum(data) == op.Digest && uint32(st.Mode().Perm()) == o.mode {
+	if op.Owner != nil {
+		o.uid, o.gid, o.chown = op.Owner.UID, op.Owner.GID, true
+	}
+	if data, e := os.ReadFile(a.host(op.Path)); regular && e == nil && sum(data) == op.Digest && uint32(st.Mode().Perm()) == o.mode && *ownerOf(st) == *op.Owner {
 		return effect{already: true}, nil
 	}
 	content, err := a.content(run, op)

@@ -123,7 +123,6 @@ func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	return nil
 }
 
-func (f fakeUnits) Cursor(context.Context) (string, error) { return "c0", nil }
 
 func (f fakeUnits) Read(_ context.Context, args OutputArgs) (Output, error) {
 	data, err := os.ReadFile(f.file(args.Unit, ".log"))

@@ -31,6 +31,9 @@ func (a *agent) hint(run string, op Operation) []string {
 	case DoProfile:
 		return profileHint(op, profile)
 	case DoWriteFile:
+		if op.Link != "" {
+			return []string{"ln -sfn -- " + quote(op.Link) + " " + quote(op.Path)}
+		}
 		if op.Digest == "" {
 			return []string{"rm -f -- " + quote(op.Path)}
 		}
@@ -38,7 +41,11 @@ func (a *agent) hint(run string, op Operation) []string {
 		if mode == 0 {
 			mode = 0o644
 		}
-		return []string{fmt.Sprintf("install -m %04o -- %s %s", mode, quote(filepath.Join(a.Root, contentFile(run, op.Digest))), quote(op.Path))}
+		owner := ""
+		if op.Owner != nil {
+			owner = fmt.Sprintf(" -o %d -g %d", op.Owner.UID, op.Owner.GID)
+		}
+		return []string{fmt.Sprintf("install -m %04o%s -- %s %s", mode, owner, quote(filepath.Join(a.Root, contentFile(run, op.Digest))), quote(op.Path))}
 	case DoUnits:
 		return []string{"systemctl start -- " + quoteAll(op.Units)}
 	case DoPin:

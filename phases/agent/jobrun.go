@@ -35,13 +35,13 @@ func (a *agent) runJob(ctx context.Context, unit string) (int, error) {
 
 // recorded runs work between the two writes of its receipt. Exactly one
 // process ever gets past the first: creating it is exclusive.
-func (a *agent) recorded(s *store, t ticket, work func(*Receipt)) (int, error) {
+func (a *agent) recorded(s *store, t Job, work func(*Receipt)) (int, error) {
 	alive, err := s.flock(jobFile(t.Unit, "alive"))
 	if err != nil {
 		return 1, err
 	}
 	defer alive.Close()
-	r := Receipt{Unit: t.Unit, Run: t.Run, State: stateBegun, BootID: a.bootID(), Cursor: t.Cursor, Started: time.Now().UTC()}
+	r := Receipt{Unit: t.Unit, Run: t.Run, State: stateBegun, BootID: a.bootID(), Started: time.Now().UTC()}
 	if err := s.createJSON(jobFile(t.Unit, "receipt.json"), r); err != nil {
 		return 1, fmt.Errorf("%s ran before: %w", t.Unit, err)
 	}
@@ -50,7 +50,7 @@ func (a *agent) recorded(s *store, t ticket, work func(*Receipt)) (int, error) {
 	return r.Code, s.writeJSON(jobFile(t.Unit, "receipt.json"), r)
 }
 
-func (a *agent) runCommand(ctx context.Context, t ticket, r *Receipt, stopped <-chan os.Signal) {
+func (a *agent) runCommand(ctx context.Context, t Job, r *Receipt, stopped <-chan os.Signal) {
 	c := a.command(ctx, t.Args, append([]string{"NIXOS_INSTALL_BOOTLOADER=0"}, t.Env...))
 	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	if err := c.Start(); err != nil {
@@ -64,7 +64,7 @@ func (a *agent) runCommand(ctx context.Context, t ticket, r *Receipt, stopped <-
 	case <-ended:
 	case <-stopped: // systemd has sent the same signal to every process of the unit
 		endBy(c, ended)
-	case <-limit(t.Job):
+	case <-limit(t):
 		r.Timeout = true
 		_ = unix.Kill(-c.Process.Pid, unix.SIGTERM)
 		endBy(c, ended)
@@ -92,10 +92,10 @@ func limit(j Job) <-chan time.Time {
 
 var errStopped = errors.New("the job was stopped")
 
-func (a *agent) runOperation(ctx context.Context, t ticket, r *Receipt, stopped <-chan os.Signal) {
+func (a *agent) runOperation(ctx context.Context, t Job, r *Receipt, stopped <-chan os.Signal) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	over := limit(t.Job)
+	over := limit(t)
 	go func() {
 		select {
 		case <-stopped:

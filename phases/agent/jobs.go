@@ -31,12 +31,6 @@ func checkUnit(unit string) error {
 	return nil
 }
 
-// ticket is a job as it lies on the host: what to do, and where its output starts.
-type ticket struct {
-	Job
-	Cursor string `json:"cursor,omitempty"`
-}
-
 func jobFile(unit, file string) string { return path.Join("jobs", unit, file) }
 
 // jobStart is idempotent: the same unit name never runs twice, however often
@@ -57,7 +51,7 @@ func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, er
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := a.enlist(ctx, s, job); err != nil {
+	if err := a.enlist(s, job); err != nil {
 		return Receipt{}, err
 	}
 	turn, err := s.flock(jobFile(job.Unit, "starting")) // several that start it at once: the others find the receipt
@@ -81,9 +75,8 @@ func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, er
 }
 
 // enlist writes the ticket, or checks that the one that is there is the same.
-func (a *agent) enlist(ctx context.Context, s *store, job Job) error {
-	cursor, _ := a.Journal.Cursor(ctx)
-	data, err := json.Marshal(ticket{job, cursor})
+func (a *agent) enlist(s *store, job Job) error {
+	data, err := json.Marshal(job)
 	if err != nil {
 		return err
 	}
@@ -91,11 +84,11 @@ func (a *agent) enlist(ctx context.Context, s *store, job Job) error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	var old ticket
+	var old Job
 	if err := s.readJSON(jobFile(job.Unit, "job.json"), &old); err != nil {
 		return err
 	}
-	was, _ := json.Marshal(old.Job)
+	was, _ := json.Marshal(old)
 	if is, _ := json.Marshal(job); !bytes.Equal(was, is) {
 		return &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
 	}
@@ -141,14 +134,15 @@ func (a *agent) begun(ctx context.Context, s *store, unit string, failed bool) (
 		if time.Now().After(deadline) {
 			return Receipt{}, fmt.Errorf("%s did not record its start within %s", unit, jobStarts)
 		}
-		if err := pause(ctx, jobPoll/4); err != nil {
+		if err := pause(ctx, jobPoll/8); err != nil {
 			return Receipt{}, err
 		}
 	}
 }
 
-func (a *agent) ticket(unit string) (*store, ticket, error) {
-	var t ticket
+// ticket is a job as it lies on the host.
+func (a *agent) ticket(unit string) (*store, Job, error) {
+	var t Job
 	if err := checkUnit(unit); err != nil {
 		return nil, t, err
 	}

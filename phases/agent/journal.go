@@ -11,8 +11,6 @@ import (
 
 // Journal is what units print, kept by the host.
 type Journal interface {
-	// Cursor is the position of the newest entry.
-	Cursor(ctx context.Context) (string, error)
 	// Read is what the unit's processes printed after args.Cursor.
 	Read(ctx context.Context, args OutputArgs) (Output, error)
 }
@@ -21,14 +19,6 @@ const (
 	outputLines = 1000
 	outputBytes = 4 << 20 // well below MaxLine, escapes included
 )
-
-func (s systemd) Cursor(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	out, err := s.output(ctx, "journalctl", "--quiet", "--no-pager", "--lines=1", "--output=cat", "--output-fields=_PID", "--show-cursor")
-	_, cursor, _ := strings.Cut(out, "-- cursor: ")
-	return strings.TrimSpace(cursor), err
-}
 
 func (s systemd) Read(ctx context.Context, args OutputArgs) (Output, error) {
 	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)

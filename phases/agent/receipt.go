@@ -71,7 +71,7 @@ func (a *agent) jobWait(ctx context.Context, ref JobRef) (Receipt, error) {
 func (a *agent) changed(ctx context.Context, s *store, unit string, deadline time.Time) error {
 	before := s.inode(jobFile(unit, "receipt.json"))
 	for end := time.Now().Add(time.Second); time.Now().Before(end) && time.Now().Before(deadline); {
-		if err := pause(ctx, jobPoll); err != nil {
+		if err := pause(ctx, jobPoll/2); err != nil {
 			return err
 		}
 		if s.inode(jobFile(unit, "receipt.json")) != before {
@@ -82,12 +82,8 @@ func (a *agent) changed(ctx context.Context, s *store, unit string, deadline tim
 }
 
 func (a *agent) jobOutput(ctx context.Context, args OutputArgs) (Output, error) {
-	_, job, err := a.ticket(args.Unit)
-	if err != nil {
+	if _, _, err := a.ticket(args.Unit); err != nil {
 		return Output{}, err
-	}
-	if args.Cursor == "" {
-		args.Cursor = job.Cursor
 	}
 	if args.Max <= 0 {
 		args.Max = outputLines

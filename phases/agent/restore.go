@@ -71,7 +71,7 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	t := ticket{Job: Job{Unit: unit, Run: run}}
+	t := Job{Unit: unit, Run: run}
 	if unit == "" { // by hand
 		t.Unit = restoreUnit(run, lastRestore(s, run)+1)
 		err = s.writeJSON(jobFile(t.Unit, "job.json"), t)

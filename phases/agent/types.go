@@ -140,7 +140,6 @@ type Receipt struct {
 	Signal  string    `json:"signal,omitempty"`
 	Timeout bool      `json:"timeout,omitempty"` // ended because its time was over
 	BootID  string    `json:"boot_id"`
-	Cursor  string    `json:"cursor,omitempty"` // journal position before it started
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Result  []Outcome `json:"result,omitempty"` // of a restore: one per operation
@@ -183,7 +182,7 @@ const (
 	DoActivate  = "activate"    // System, Action: switch-to-configuration Action, then /run/current-system must be System
 	DoProfile   = "set-profile" // Profile, Generation or System: set it, read it back; Drop: generation to remove afterwards
 	DoBoot      = "set-boot"    // System, Loader, Default: nothing if the boot default is that already; else System's `boot`, read back
-	DoWriteFile = "write-file"  // Path, Digest, Mode, Content from the run's folder; Digest "" removes it
+	DoWriteFile = "write-file"  // Path, Digest, Mode, Owner, Content from the run's folder; or Link; neither removes it
 	DoUnits     = "units"       // Units: those must be active in the end; start what is not
 	DoPin       = "pin"         // Name, System
 	DoUnpin     = "unpin"       // Name
@@ -208,6 +207,8 @@ type Operation struct {
 	Digest     string   `json:"digest,omitempty"`
 	Content    []byte   `json:"content,omitempty"`
 	Mode       uint32   `json:"mode,omitempty"`
+	Owner      *Owner   `json:"owner,omitempty"` // nil: as it is
+	Link       string   `json:"link,omitempty"`  // of write-file: a symbolic link, with this in it
 	Name       string   `json:"name,omitempty"`
 }
 
@@ -239,12 +240,22 @@ type FileRef struct {
 	Max  int64  `json:"max"` // bytes; larger is error invalid
 }
 
-// File is a file of the host. Digest is empty where there is none.
+// File is a file of the host. Digest is empty where there is none. Of a link,
+// digest, mode, owner and content are those of the file that it leads to.
 type File struct {
 	Path    string `json:"path"`
 	Digest  string `json:"digest"`
 	Mode    uint32 `json:"mode"`
+	Owner   *Owner `json:"owner,omitempty"`
 	Content []byte `json:"content,omitempty"`
+	Link    string `json:"link,omitempty"`   // what the path itself says, if it is a symbolic link
+	Target  string `json:"target,omitempty"` // the file, where that is another path
+}
+
+// Owner is whom a file belongs to.
+type Owner struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
 }
 
 // Probe is one look at one thing; Sample is what was seen. The same types serve

@@ -151,10 +151,18 @@ func (h hostFiles) Plan(context.Context, *phases.Env) (phases.Change, error) {
 func (h hostFiles) Do(ctx context.Context, env *phases.Env) error {
 	env.Lane.Files = nil
 	digests := map[string]string{}
-	for _, path := range h.paths {
+	for paths := slices.Clone(h.paths); len(paths) > 0; {
+		path := paths[0]
+		paths = paths[1:]
+		if _, twice := digests[path]; twice {
+			continue
+		}
 		var f agent.File
 		if err := env.Lane.Call(ctx, agent.OpFileGet, agent.FileRef{Path: path, Max: 4 << 20}, &f); err != nil {
 			return err
+		}
+		if f.Target != "" && !strings.HasPrefix(f.Target, "/nix/store/") { // a link, and what it leads to
+			paths = append(paths, f.Target)
 		}
 		if f.Digest != "" {
 			if _, err := save(env.Dir, env.Lane.Name, path, f.Content); err != nil {

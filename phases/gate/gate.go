@@ -23,7 +23,7 @@ func Compile(in *phases.Inputs, p *runbooks.Phase) ([]phases.Step, error) {
 			continue
 		}
 		for _, host := range in.Switched() {
-			steps = append(steps, validate.NewCheck(host, item.Check))
+			steps = validate.Checks(host, steps, []*runbooks.Check{item.Check})
 		}
 	}
 	return steps, nil

@@ -17,9 +17,7 @@ func Compile(in *phases.Inputs, p *runbooks.Phase) ([]phases.Step, error) {
 	host := p.Staging.Host
 	steps := activate.Steps(in, host, nil)
 	steps = append(steps, validate.Steps(host, in.Validation().Checks)...)
-	for _, c := range p.Staging.Checks {
-		steps = append(steps, validate.NewCheck(host, c))
-	}
+	steps = validate.Checks(host, steps, p.Staging.Checks)
 	return append(steps, evidence{phases.On{Lane: host}}), nil
 }
 

@@ -3,7 +3,6 @@ package validate
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
@@ -114,7 +113,6 @@ func (boot) Do(ctx context.Context, env *phases.Env) error {
 	if err != nil {
 		return err
 	}
-	env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
 	if rec.Code != 0 {
 		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("the boot loader could not be written (exit code %d)", rec.Code), Output: out[max(0, len(out)-20):]}
 	}

@@ -8,6 +8,7 @@ package validate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
@@ -26,14 +27,24 @@ func Compile(in *phases.Inputs, p *runbooks.Phase) ([]phases.Step, error) {
 
 // Steps is the judgement of one host and its commit. Staging goes the same way.
 func Steps(host string, checks []*runbooks.Check) []phases.Step {
-	steps := []phases.Step{contact{phases.On{Lane: host}}}
-	for _, c := range checks {
-		steps = append(steps, NewCheck(host, c))
-	}
+	steps := Checks(host, []phases.Step{contact{phases.On{Lane: host}}}, checks)
 	return append(steps,
 		profile{phases.On{Lane: host, Kind: phases.Probe}},
 		boot{phases.On{Lane: host, Kind: phases.Probe}},
 	)
+}
+
+// Checks adds a step for each check to the others of a host in the same phase.
+// One that is asked again is numbered: a step's key is its own.
+func Checks(host string, steps []phases.Step, checks []*runbooks.Check) []phases.Step {
+	for _, c := range checks {
+		own := *c
+		for n := 2; slices.ContainsFunc(steps, func(s phases.Step) bool { return s.Name() == own.Name && phases.HostOf(s) == host }); n++ {
+			own.Name = fmt.Sprintf("%s-%d", c.Name, n)
+		}
+		steps = append(steps, NewCheck(host, &own))
+	}
+	return steps
 }
 
 // contact reaches the host over a new connection and a new login.

@@ -15,7 +15,7 @@
     startDelay = 0;
     startFail = false;
     startHang = false;
-    startTimeout = 20;
+    startTimeout = 60;
     dieAfter = 0; # seconds after a good start; nothing restarts it
     pad = 0; # MiB of incompressible data in the closure
   };
