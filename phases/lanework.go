@@ -2,6 +2,7 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -13,7 +14,7 @@ import (
 func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	h := agent.Holder{Run: run, Owner: owner, Reason: reason}
 	if err := l.Call(ctx, agent.OpLock, h, nil); err != nil {
-		return err
+		return held(err)
 	}
 	l.Locked = true
 	var files []string
@@ -27,6 +28,22 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 func (l *Lane) take(ctx context.Context, run, owner string) error {
 	err := l.Call(ctx, agent.OpLock, agent.Holder{Run: run, Owner: owner, Reason: "rollback", Force: true}, nil)
 	l.Locked = err == nil
+	return held(err)
+}
+
+// held gives a refused lock its exit code: somebody else's may be waited for,
+// a run that was never finished has to be undone first.
+func held(err error) error {
+	var ae *agent.Error
+	if !errors.As(err, &ae) {
+		return err
+	}
+	switch ae.Code {
+	case "locked":
+		return &Failure{Exit: ExitWaiting, Err: err, Hint: append(ae.Hint, "deployer status")}
+	case "open-run":
+		return &Failure{Exit: ExitPrecondition, Err: err, Hint: ae.Hint}
+	}
 	return err
 }
 

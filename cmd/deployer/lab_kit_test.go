@@ -85,12 +85,17 @@ func newSiteIn(t *testing.T, want kind, flags string) *site {
 	needLab(t, want, flags)
 	sl := <-slots()
 	t.Cleanup(func() { sl.used = true; slots() <- sl })
-	if sl.used {
+	if sl.used || worn(t, sl.staging) || worn(t, sl.production) {
 		labtest.Fresh(t, sl.staging, sl.production)
 	}
 	s := &site{T: t, pair: sl.pair, dir: filepath.Join(t.TempDir(), "infra"), state: t.TempDir()}
 	s.systems("{}", "{}")
 	return s
+}
+
+// worn tells whether somebody has deployed to a host of a lab that was up before.
+func worn(t *testing.T, h labtest.Host) bool {
+	return h.Enter(t, "ls -d /nix/var/deployer/runs /nix/var/nix/profiles/system-2-link 2>/dev/null || true") != ""
 }
 
 const projectFile = `version: 1

@@ -208,6 +208,7 @@ func TestLinkIsPutBack(t *testing.T) {
 	h.want(op, opAlready)
 	must(t, os.Remove(h.path("etc/linked")))
 	h.want(op, opDone)
+	must(t, os.Remove(h.path("etc/linked")))
 	h.file("etc/linked", "a file")
 	h.want(op, opDone)
 	if is, _ := os.Readlink(h.path("etc/linked")); is != f.Link {

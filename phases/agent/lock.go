@@ -70,7 +70,7 @@ func (a *agent) admit(s *store, h Holder) error {
 		return nil
 	}
 	return &Error{Code: "open-run", Message: "run " + open + " changed this host and was never closed",
-		Hint: []string{"deployer resume " + open, "deployer rollback " + open}}
+		Hint: []string{"deployer rollback " + open}}
 }
 
 // heldBy is who holds the lock now, as far as the file beside it tells.

@@ -43,6 +43,9 @@ func Describe(c *runbooks.Check) string {
 	if c.When != "" {
 		text += ", " + c.When
 	}
+	if c.NewerThan > 0 {
+		text += ", a snapshot newer than " + c.NewerThan.String()
+	}
 	if c.Successes > 1 {
 		text += fmt.Sprintf(", %d times in a row", c.Successes)
 	}

@@ -17,6 +17,7 @@ type live struct {
 	since time.Time
 	drawn bool
 	done  chan struct{}
+	once  sync.Once
 	ended sync.WaitGroup
 }
 
@@ -89,8 +90,9 @@ func (l *live) pause() {
 	l.what = ""
 }
 
+// close takes the line away for good; more than once does no harm.
 func (l *live) close() {
-	close(l.done)
+	l.once.Do(func() { close(l.done) })
 	l.ended.Wait()
 	l.pause()
 }
