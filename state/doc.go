@@ -1,20 +1,14 @@
 // Package state keeps what a run did, so that a run killed at any point can be
 // told from its journal alone.
 //
-// # Mechanism
-//
 // A run has a folder in the project's [Store], and in it journal.jsonl: one
 // line per [Record], made of a checksum, a space, the record as JSON and a
 // newline. Each record carries its number and the hash of the line before it.
-// What a run is, is a pure [Fold] over these records; [Apply] takes one more,
-// for the view that watches live. There is no other state to disagree with it.
-//
-// # Guarantees
+// What a run is, is a pure [Fold] over these records.
 //
 //   - A record is durable when [Journal.Append] returns: one write and one
 //     fsync, which appends made at the same time share.
 //   - A tail torn by a crash is set aside and reported, never dropped or read.
-//     A line counts when it is whole, with its newline.
 //   - A line flipped, cut out, repeated or spliced in before the last one is
 //     [Damage]: readers get what is whole and are told the line, [Open]
 //     refuses, [OpenForRestore] goes on.
@@ -27,16 +21,11 @@
 //     a moment before it is durable.
 //   - One process works on a run: [RunDir.Lease] and the journal are flocked,
 //     and the kernel lets go when the process dies. Nothing goes stale.
-//   - Folding in parts, or as the records come, gives what a replay gives.
-//     Kinds that a later version adds are ignored; an ended run stays as it is.
 //   - Everything is readable by its owner only.
-//   - Journals of every released version stay readable: testdata has them.
-//
-// # Limits
 //
 // flock means one machine: a store does not belong on a network file system.
-// The chain shows damage and accidents; against somebody who may write the
-// folder, and recomputes it, it is no proof. A power cut that loses an earlier
-// page of several unacknowledged lines and keeps a later one shows as damage
-// rather than as a torn tail: the run can then be undone, not continued.
+// The chain shows damage and accidents; it is no proof against somebody who may
+// write the folder. A power cut that loses an earlier page of several
+// unacknowledged lines and keeps a later one shows as damage rather than as a
+// torn tail: the run can then be undone, not continued.
 package state

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -14,28 +15,19 @@ func Fold(recs []Record) *Run {
 	return r
 }
 
-// Apply takes one more record into the run; the live view and a replay come to
-// the same. It ignores unknown kinds, records of other runs, records it has
-// seen, and all that follows the end of the run.
+// Apply takes one more record into the run; taking them as they come and
+// replaying them come to the same. It ignores unknown kinds, records of other
+// runs, records it has seen, and all that follows the end of the run.
 func Apply(r *Run, rec Record) {
 	apply, known := appliers[rec.Kind]
-	if !known || !r.takes(rec) {
+	mine := r.ID == "" || rec.Run == r.ID
+	if !known || !mine || rec.Seq <= r.Seq || r.Finished() {
 		return
 	}
-	r.ID = rec.Run
-	if r.Status == "" {
-		r.Status = Planned
+	r.ID, r.Seq, r.Updated = rec.Run, rec.Seq, rec.Time
+	if apply != nil {
+		apply(r, rec)
 	}
-	if rec.Kind.Journalled() {
-		r.Seq, r.Updated = max(r.Seq, rec.Seq), rec.Time
-	}
-	apply(r, rec)
-}
-
-func (r *Run) takes(rec Record) bool {
-	mine := r.ID == "" || rec.Run == r.ID
-	news := rec.Seq == 0 || rec.Seq > r.Seq
-	return mine && news && !r.Finished()
 }
 
 var appliers = map[Kind]func(*Run, Record){
@@ -50,7 +42,6 @@ var appliers = map[Kind]func(*Run, Record){
 	StepSkipped:   outcome(StatusSkipped),
 	StepWaiting:   outcome(StatusWaiting),
 	StepRetry:     outcome(StatusPending),
-	StepProgress:  progress,
 	LaneState:     laneMoved,
 	UndoIntent:    undo(StatusUndoing),
 	UndoDone:      undo(StatusUndone),
@@ -59,9 +50,11 @@ var appliers = map[Kind]func(*Run, Record){
 	Check:         func(r *Run, rec Record) { r.Checks = append(r.Checks, rec) },
 	Notified:      notified,
 	NotifyFailed:  notified,
-	Repaired:      func(*Run, Record) {},
-	Note:          func(*Run, Record) {},
+	Repaired:      nil,
+	Note:          nil,
 }
+
+func notified(r *Run, rec Record) { r.Notifications = append(r.Notifications, rec) }
 
 // data decodes what a record carries; what does not fit stays zero.
 func data[T any](rec Record) (out T) {
@@ -79,11 +72,7 @@ func created(r *Run, rec Record) {
 	r.By, r.Reason, r.Vars, r.Hosts = c.By, c.Reason, c.Vars, c.Hosts
 	r.Started = rec.Time
 	for _, host := range c.Hosts {
-		r.setLane(host, func(l *Lane) {
-			if l.Status == "" {
-				l.Status = Planned
-			}
-		})
+		r.setLane(host, func(l *Lane) { l.Status = Planned })
 	}
 }
 
@@ -94,8 +83,7 @@ func moved(r *Run, rec Record) {
 		return
 	}
 	r.Status, r.Waits = to, rec.Reason
-	r.Outcome, r.Exit = "", nil
-	r.Ended = time.Time{}
+	r.Outcome, r.Exit, r.Ended = "", nil, time.Time{}
 }
 
 func finished(r *Run, rec Record) {
@@ -114,14 +102,10 @@ func finished(r *Run, rec Record) {
 
 func laneMoved(r *Run, rec Record) {
 	to := data[Moved](rec).To
-	if to == "" || rec.Host == "" {
+	if to == "" || rec.Host == "" || r.Lanes[rec.Host].Status == Restored {
 		return
 	}
-	r.setLane(rec.Host, func(l *Lane) {
-		if l.Status != Restored {
-			l.Status, l.Reason = to, rec.Reason
-		}
-	})
+	r.setLane(rec.Host, func(l *Lane) { l.Status, l.Reason = to, rec.Reason })
 }
 
 func (r *Run) setLane(host string, change func(*Lane)) {
@@ -133,4 +117,115 @@ func (r *Run) setLane(host string, change func(*Lane)) {
 	r.Lanes[host] = lane
 }
 
-func notified(r *Run, rec Record) { r.Notifications = append(r.Notifications, rec) }
+// phase returns a phase, as pending where it is new.
+func (r *Run) phase(name string) *PhaseState {
+	i := slices.IndexFunc(r.Phases, func(p PhaseState) bool { return p.Name == name })
+	if i < 0 {
+		i = len(r.Phases)
+		r.Phases = append(r.Phases, PhaseState{Name: name, Status: StatusPending})
+	}
+	return &r.Phases[i]
+}
+
+// step returns the step of a record, as pending where it is new.
+func (r *Run) step(rec Record) *StepState {
+	if s := r.Step(rec.Host, rec.Step); s != nil {
+		return s
+	}
+	p := r.phase(rec.Phase)
+	p.Steps = append(p.Steps, StepState{Key: rec.Step, Host: rec.Host, Phase: rec.Phase, Status: StatusPending})
+	return &p.Steps[len(p.Steps)-1]
+}
+
+func phaseStarted(r *Run, rec Record) {
+	p := r.phase(rec.Phase)
+	p.Status, p.Ended = StatusRunning, time.Time{}
+	if p.Started.IsZero() {
+		p.Started = rec.Time
+	}
+}
+
+// phaseFinished leaves the phase as its steps are.
+func phaseFinished(r *Run, rec Record) {
+	p := r.phase(rec.Phase)
+	p.Status, p.Ended, p.Elapsed = StatusDone, rec.Time, rec.Elapsed
+	skipped := 0
+	for _, s := range p.Steps {
+		switch s.Status {
+		case StatusFailed, StatusUndoFailed:
+			p.Status = StatusFailed
+			return
+		case StatusSkipped:
+			skipped++
+		case StatusWaiting, StatusUndoing:
+			p.Status = s.Status
+		case StatusIntended:
+			p.Status = StatusRunning
+		}
+	}
+	if skipped > 0 && skipped == len(p.Steps) {
+		p.Status = StatusSkipped
+	}
+}
+
+func intended(r *Run, rec Record) {
+	s := r.step(rec)
+	if s.past(rec) {
+		return
+	}
+	in := data[Intent](rec)
+	s.note(rec, StatusIntended)
+	s.Op, s.Class, s.Undo, s.Intent = in.Op, in.Class, in.Undo, rec.Seq
+	s.Started, s.Ended, s.Elapsed, s.Facts = rec.Time, time.Time{}, 0, nil
+	r.phase(s.Phase).Status = StatusRunning
+	changes := in.Class != "read" && in.Class != "notify" // a class of a later version may
+	r.Changed = r.Changed || rec.Host != "" && changes
+}
+
+func outcome(status StepStatus) func(*Run, Record) {
+	return func(r *Run, rec Record) {
+		if s := r.step(rec); !s.past(rec) {
+			s.note(rec, status)
+			s.Ended, s.Elapsed, s.Facts = rec.Time, rec.Elapsed, rec.Data
+		}
+	}
+}
+
+func undo(status StepStatus) func(*Run, Record) {
+	return func(r *Run, rec Record) {
+		s := r.step(rec)
+		if s.Status == StatusUndone {
+			return
+		}
+		rec.Attempt = s.Attempt // an undo is of the step, not of an attempt
+		s.note(rec, status)
+		if status != StatusUndoing {
+			s.Ended, s.Elapsed = rec.Time, rec.Elapsed
+		}
+		r.Changed = r.Changed || rec.Host != ""
+	}
+}
+
+// past tells whether a step has already gone beyond what rec says of it. What
+// is settled stays so for that attempt; only a higher one begins anew.
+func (s *StepState) past(rec Record) bool {
+	if rec.Attempt != s.Attempt && rec.Attempt != 0 {
+		return rec.Attempt < s.Attempt
+	}
+	switch s.Status {
+	case StatusDone, StatusUndoing, StatusUndone, StatusUndoFailed:
+		return true
+	case StatusFailed:
+		return rec.Kind != StepIntent && rec.Kind != StepRetry
+	}
+	return false
+}
+
+// note takes over what every record of a step brings.
+func (s *StepState) note(rec Record, status StepStatus) {
+	s.Status, s.Reason = status, rec.Reason
+	s.Attempt = max(s.Attempt, rec.Attempt)
+	if rec.Text != "" {
+		s.Text = rec.Text
+	}
+}

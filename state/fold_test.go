@@ -13,9 +13,7 @@ import (
 	"github.com/hbohlen/deployer/state"
 )
 
-var ignoreIndex = cmpopts.IgnoreUnexported(state.Run{})
-
-func diffRuns(a, b *state.Run) string { return cmp.Diff(a, b, ignoreIndex) }
+func diffRuns(a, b *state.Run) string { return cmp.Diff(a, b) }
 
 var kinds = []state.Kind{
 	state.RunCreated, state.RunState, state.RunFinished, state.PhaseStarted, state.PhaseFinished,
@@ -74,7 +72,7 @@ func TestFoldInPartsIsFoldOfAll(t *testing.T) {
 			state.Apply(run, rec)
 			state.Apply(run, rec) // seen twice is seen once
 		}
-		if diff := cmp.Diff(state.Fold(recs), run, ignoreIndex, cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(state.Fold(recs), run, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -91,17 +89,7 @@ func TestLiveIsReplay(t *testing.T) {
 			state.Apply(live, shown)
 			state.Apply(live, rec)
 		}
-		for p := range live.Phases {
-			for s := range live.Phases[p].Steps {
-				step := &live.Phases[p].Steps[s]
-				step.Progress = ""
-				if step.Status == state.StatusRunning {
-					step.Status = state.StatusIntended
-				}
-			}
-		}
 		replay := state.Fold(recs)
-		live.ID = replay.ID // progress alone names the run
 		if diff := diffRuns(replay, live); diff != "" {
 			t.Fatal(diff)
 		}
@@ -236,15 +224,6 @@ func TestChangedIsAnyIntentThatMayChangeAHost(t *testing.T) {
 	}
 }
 
-func TestExpectedStepsArePending(t *testing.T) {
-	run := script(t, state.Record{Kind: state.StepDone})
-	run.Expect("switch", "web1", "activate", "ignored")
-	run.Expect("validate", "web1", "http", "GET /")
-	if run.Step("web1", "activate").Status != state.StatusDone || run.Step("web1", "http").Status != state.StatusPending {
-		t.Fatalf("%+v", run.Phases)
-	}
-}
-
 func TestPhaseEndsAsItsStepsAre(t *testing.T) {
 	end := state.Record{Kind: state.PhaseFinished, Phase: "switch", Step: "-"}
 	for want, kind := range map[state.StepStatus]state.Kind{
@@ -259,9 +238,9 @@ func TestPhaseEndsAsItsStepsAre(t *testing.T) {
 }
 
 func BenchmarkFold(b *testing.B) {
-	recs := make([]state.Record, 0, 100_000)
+	recs := make([]state.Record, 0, 10_000)
 	for i := 0; len(recs) < cap(recs); i++ {
-		rec := state.Record{Run: runID, Host: fmt.Sprint(i % 20), Phase: fmt.Sprint(i / 2000 % 10), Step: fmt.Sprint(i % 2000), Attempt: i / 2000, Time: epoch}
+		rec := state.Record{Run: runID, Host: fmt.Sprint(i % 20), Phase: fmt.Sprint(i / 200 % 10), Step: fmt.Sprint(i % 200), Attempt: i / 200, Time: epoch}
 		for _, kind := range []state.Kind{state.StepIntent, state.StepDone} {
 			rec.Kind, rec.Seq, rec.Data = kind, uint64(len(recs)+1), json.RawMessage(`{"op":"run.web1.a.1","class":"probe","undo":{"ops":[1,2]}}`)
 			recs = append(recs, rec)
@@ -270,5 +249,5 @@ func BenchmarkFold(b *testing.B) {
 	for b.Loop() {
 		state.Fold(recs)
 	}
-	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/100k")
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/10k")
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -8,8 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 )
-
-const journalName = "journal.jsonl"
 
 // file is what the journal needs of *os.File.
 type file interface {
@@ -27,46 +26,13 @@ type Journal struct {
 	mu       sync.Mutex
 	flushed  *sync.Cond
 	flushing bool
-	chain    chain  // seq and prev of the last line written
+	chain    chain  // where the last line written left it
 	end      int64  // size of the file
 	synced   int64  // how much of it is durable
 	pending  []byte // what is written but not yet durable
 	secrets  []string
 	full     bool
 	err      error // the first one that ended this journal
-}
-
-// Create makes the journal of a new run in dir, and dir where it is missing.
-// It fails where a journal is already, and where there is no room for a run.
-func Create(dir string) (*Journal, error) {
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("cannot create the journal: %w", err)
-	}
-	path := filepath.Join(dir, journalName)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, fileMode)
-	if err != nil {
-		return nil, fmt.Errorf("cannot create the journal: %w", err)
-	}
-	if err := begin(dir, f); err != nil {
-		f.Close()
-		os.Remove(path)
-		return nil, fmt.Errorf("cannot create the journal: %w", err)
-	}
-	return newJournal(dir, f, chain{path: path}, 0), nil
-}
-
-// begin makes what Create made durable, and the journal this process's own.
-func begin(dir string, f *os.File) error {
-	if err := lock(f); err != nil {
-		return err
-	}
-	if err := layBallast(dir); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return syncDir(dir)
 }
 
 func newJournal(dir string, f file, c chain, size int64) *Journal {
@@ -100,12 +66,12 @@ func (j *Journal) Append(rec *Record) error {
 	if err := j.write(line); err != nil {
 		return err
 	}
-	j.chain.accept(*rec, line[:len(line)-1], j.chain.line+1, false)
+	j.chain.accept(*rec, line[:len(line)-1], 0)
 	if err := j.durable(j.end); err != nil {
 		return err
 	}
 	if rec.Kind == RunFinished {
-		os.Remove(filepath.Join(j.dir, ballastName))
+		os.Remove(j.ballast())
 	}
 	return nil
 }
@@ -118,19 +84,98 @@ func (j *Journal) fill(rec *Record) error {
 		rec.Time = now()
 	}
 	rec.Time = rec.Time.UTC().Round(0)
-	if j.chain.run == "" {
-		j.chain.run = filepath.Base(j.dir)
-		if rec.Run != "" {
-			j.chain.run = rec.Run
-		}
-	}
 	if rec.Run == "" {
 		rec.Run = j.chain.run
 	}
-	if rec.Run != j.chain.run {
+	if rec.Run == "" {
+		rec.Run = filepath.Base(j.dir)
+	}
+	if j.chain.run != "" && rec.Run != j.chain.run {
 		return fmt.Errorf("internal error: a record of run %s in the journal of run %s", rec.Run, j.chain.run)
 	}
 	return clean(rec, j.secrets)
+}
+
+// write puts one line at the end; where there is no room it frees the ballast
+// and tries once more.
+func (j *Journal) write(line []byte) error {
+	err := j.put(line)
+	if isFull(err) && j.err == nil && j.freeBallast() {
+		err = j.put(line)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case isFull(err) && j.err == nil:
+		return fmt.Errorf("cannot write the journal: %w; free some space for %s", err, j.dir)
+	}
+	return j.fail("write", err)
+}
+
+// put makes one write call, and leaves nothing of a line that failed.
+func (j *Journal) put(line []byte) error {
+	n, err := j.f.Write(line)
+	if err == nil {
+		j.end += int64(n)
+		j.pending = append(j.pending, line...)
+		return nil
+	}
+	if terr := j.f.Truncate(j.end); terr != nil {
+		return j.fail("truncate", errors.Join(terr, err))
+	}
+	return err
+}
+
+// durable returns when the first upto bytes are on disk. Whoever comes first
+// makes the fsync for all that are written by then; the others wait for it,
+// and the first of those it came too late for makes the next.
+func (j *Journal) durable(upto int64) error {
+	for j.synced < upto && j.err == nil {
+		if j.flushing {
+			j.flushed.Wait()
+		} else {
+			j.flush()
+		}
+	}
+	if j.synced >= upto {
+		return nil
+	}
+	return j.err
+}
+
+// flush makes one fsync, with the lock given up meanwhile.
+func (j *Journal) flush() {
+	j.flushing = true
+	upto := j.end
+	j.mu.Unlock()
+	err := j.f.Sync()
+	j.mu.Lock()
+	if isFull(err) {
+		upto, err = j.end, j.rewrite(err)
+	}
+	if err != nil {
+		j.fail("sync", err)
+	} else {
+		j.pending = append(j.pending[:0], j.pending[upto-j.synced:]...)
+		j.synced = upto
+	}
+	j.flushing = false
+	j.flushed.Broadcast()
+}
+
+// rewrite answers an fsync that found no room. The kernel may have dropped the
+// pages, so a second fsync would prove nothing: the lines are written again.
+func (j *Journal) rewrite(cause error) error {
+	if !j.freeBallast() {
+		return cause
+	}
+	if err := j.f.Truncate(j.synced); err != nil {
+		return err
+	}
+	if _, err := j.f.Write(j.pending); err != nil {
+		return err
+	}
+	return j.f.Sync()
 }
 
 // fail ends the journal.
@@ -139,6 +184,33 @@ func (j *Journal) fail(what string, err error) error {
 		j.err = fmt.Errorf("cannot %s the journal: %w; see what is recorded with: deployer status", what, err)
 	}
 	return j.err
+}
+
+// layBallast keeps room for a restore. The bytes are random, so that no file
+// system compresses, shares or leaves them out.
+func layBallast(dir string) error {
+	path := filepath.Join(dir, "ballast")
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	data := make([]byte, 1<<20)
+	rand.Read(data)
+	if err := WriteFile(path, data); err != nil {
+		return fmt.Errorf("no room for the 1 MiB that is kept for a restore: %w; free some space", err)
+	}
+	return nil
+}
+
+func (j *Journal) ballast() string { return filepath.Join(j.dir, "ballast") }
+
+// freeBallast gives the room back, and tells whether there was any.
+func (j *Journal) freeBallast() bool {
+	j.full = true
+	if err := os.Remove(j.ballast()); err != nil {
+		return false
+	}
+	_ = syncDir(j.dir) // some file systems free only with the next commit
+	return true
 }
 
 // Full tells whether room ran out since the journal was opened: forward work

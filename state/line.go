@@ -18,9 +18,6 @@ func hash(b []byte, digits int) string {
 	return hex.EncodeToString(h[:])[:digits]
 }
 
-// chained is what the record after line carries as its Prev.
-func chained(line []byte) string { return hash(line, 32) }
-
 // encode returns the line of rec, with its newline.
 func encode(rec *Record) ([]byte, error) {
 	var body bytes.Buffer
@@ -34,8 +31,7 @@ func encode(rec *Record) ([]byte, error) {
 }
 
 // decode reads a line without its newline.
-func decode(line []byte) (Record, error) {
-	var rec Record
+func decode(line []byte) (rec Record, err error) {
 	if len(line) <= sumLen || line[sumLen] != ' ' {
 		return rec, errors.New("not a record")
 	}
@@ -43,10 +39,7 @@ func decode(line []byte) (Record, error) {
 	if hash(text, sumLen) != string(line[:sumLen]) {
 		return rec, errors.New("checksum does not match")
 	}
-	if err := json.Unmarshal(text, &rec); err != nil {
-		return rec, fmt.Errorf("not a record: %w", err)
-	}
-	return rec, nil
+	return rec, json.Unmarshal(text, &rec)
 }
 
 // Damage is what cannot have come from a crash: a bad line with a good one
@@ -62,45 +55,43 @@ func (d *Damage) Error() string {
 		d.Path, d.Line, d.Reason)
 }
 
-// chain is how far a reader has come, and what it expects next.
+// chain is how far a journal goes, and what must come next.
 type chain struct {
 	path   string
-	line   int
+	run    string
 	seq    uint64
 	prev   string
-	run    string
 	damage *Damage // the first one met
 }
 
-func (c *chain) hurt(line int, reason string) {
+func (c *chain) hurt(line int, format string, args ...any) {
 	if c.damage == nil {
-		c.damage = &Damage{Line: line, Reason: reason, Path: c.path}
+		c.damage = &Damage{Line: line, Reason: fmt.Sprintf(format, args...), Path: c.path}
 	}
 }
 
-// scan reads what follows, up to the last line that is a record. good is the
+// scan reads a journal up to the last line that is a record. good is the
 // length of that; what lies behind it is a torn tail, or still being written.
 func (c *chain) scan(data []byte) (recs []Record, good int) {
-	bad, reason, line := 0, "", c.line
-	for at := 0; ; {
-		n := bytes.IndexByte(data[at:], '\n')
-		if n < 0 {
+	bad, at := 0, 0 // the first of the lines just before that are no records
+	var why error
+	for line := 1; ; line++ {
+		text, _, whole := bytes.Cut(data[at:], []byte("\n"))
+		if !whole {
 			return recs, good
 		}
-		text := data[at : at+n]
-		at += n + 1
-		line++
+		at += len(text) + 1
 		rec, err := decode(text)
-		switch {
-		case err != nil && bad == 0:
-			bad, reason = line, err.Error()
+		if err != nil {
+			if bad == 0 {
+				bad, why = line, err
+			}
 			continue
-		case err != nil:
-			continue
-		case bad > 0:
-			c.hurt(bad, reason)
 		}
-		if c.accept(rec, text, line, bad > 0) {
+		if bad > 0 {
+			c.hurt(bad, "%v", why)
+		}
+		if c.accept(rec, text, line) {
 			recs = append(recs, rec)
 		}
 		bad, good = 0, at
@@ -109,25 +100,22 @@ func (c *chain) scan(data []byte) (recs []Record, good int) {
 
 // accept moves the chain on by one record and tells whether it is news: a
 // repeated or foreign record is damage, and is not handed on.
-func (c *chain) accept(rec Record, text []byte, line int, afterGap bool) bool {
+func (c *chain) accept(rec Record, text []byte, line int) bool {
 	if c.run == "" {
 		c.run = rec.Run
 	}
-	foreign, repeated := rec.Run != c.run, rec.Seq <= c.seq
+	news := rec.Run == c.run && rec.Seq > c.seq
 	switch {
-	case foreign:
-		c.hurt(line, "a record of run "+rec.Run)
-	case repeated:
-		c.hurt(line, fmt.Sprintf("record %d comes after record %d", rec.Seq, c.seq))
-	case !afterGap && rec.Seq != c.seq+1:
-		c.hurt(line, fmt.Sprintf("record %d is missing", c.seq+1))
-	case !afterGap && rec.Prev != c.prev:
+	case !news:
+		c.hurt(line, "record %d of run %s comes after record %d of run %s", rec.Seq, rec.Run, c.seq, c.run)
+	case rec.Seq != c.seq+1:
+		c.hurt(line, "record %d is missing", c.seq+1)
+	case rec.Prev != c.prev:
 		c.hurt(line, "it does not follow the line before it")
 	}
-	c.line, c.prev = line, chained(text)
-	if foreign || repeated {
-		return false
+	c.prev = hash(text, 32)
+	if news {
+		c.seq = rec.Seq
 	}
-	c.seq = rec.Seq
-	return true
+	return news
 }

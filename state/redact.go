@@ -8,10 +8,7 @@ import (
 	"strings"
 )
 
-const (
-	hidden    = "[secret]"
-	minSecret = 4
-)
+const minSecret = 4
 
 // Redact has each secret replaced by [secret] in all records from here on: in
 // Text, Reason, Hint, and every string in Data. Names (run, host, phase, step)
@@ -23,15 +20,13 @@ func (j *Journal) Redact(secrets ...string) error {
 	defer j.mu.Unlock()
 	short := 0
 	for _, secret := range secrets {
-		secret = strings.TrimSpace(strings.ToValidUTF8(secret, "\uFFFD"))
+		secret = valid(strings.TrimSpace(secret))
 		if len(secret) < minSecret {
 			short++
-			continue
 		}
-		j.secrets = append(j.secrets, secret)
-		for line := range strings.Lines(secret) {
-			if line = strings.TrimSpace(line); len(line) >= minSecret {
-				j.secrets = append(j.secrets, line)
+		for _, part := range append(strings.Split(secret, "\n"), secret) {
+			if part = strings.TrimSpace(part); len(part) >= minSecret {
+				j.secrets = append(j.secrets, part)
 			}
 		}
 	}
@@ -41,32 +36,30 @@ func (j *Journal) Redact(secrets ...string) error {
 	return nil
 }
 
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 // clean hides the secrets in rec, and gives it the form that decoding yields.
-func clean(rec *Record, secrets []string) error {
-	tidy := func(s string) string { return hide(strings.ToValidUTF8(s, "\uFFFD"), secrets) }
-	rec.Text, rec.Reason = tidy(rec.Text), tidy(rec.Reason)
+func clean(rec *Record, secrets []string) (err error) {
+	rec.Text, rec.Reason = hide(valid(rec.Text), secrets), hide(valid(rec.Reason), secrets)
 	rec.Hint = slices.Clone(rec.Hint)
 	for i, hint := range rec.Hint {
-		rec.Hint[i] = tidy(hint)
+		rec.Hint[i] = hide(valid(hint), secrets)
 	}
-	if len(rec.Data) == 0 {
-		return nil
+	if len(rec.Data) > 0 {
+		if rec.Data, err = cleanJSON(rec.Data, secrets); err != nil {
+			return fmt.Errorf("cannot encode the data of a %s record: %w", rec.Kind, err)
+		}
 	}
-	data, err := cleanJSON(rec.Data, tidy, len(secrets) > 0)
-	if err != nil {
-		return fmt.Errorf("cannot encode the data of a %s record: %w", rec.Kind, err)
-	}
-	rec.Data = data
 	return nil
 }
 
-func cleanJSON(data json.RawMessage, tidy func(string) string, search bool) (json.RawMessage, error) {
+func cleanJSON(data json.RawMessage, secrets []string) (json.RawMessage, error) {
 	var out bytes.Buffer
-	if err := json.Compact(&out, bytes.ToValidUTF8(data, []byte("\uFFFD"))); err != nil || !search {
+	if err := json.Compact(&out, bytes.ToValidUTF8(data, []byte("\uFFFD"))); err != nil || len(secrets) == 0 {
 		return out.Bytes(), err
 	}
 	var value any
-	dec := json.NewDecoder(bytes.NewReader(bytes.Clone(out.Bytes())))
+	dec := json.NewDecoder(&out)
 	dec.UseNumber()
 	if err := dec.Decode(&value); err != nil {
 		return nil, err
@@ -74,27 +67,27 @@ func cleanJSON(data json.RawMessage, tidy func(string) string, search bool) (jso
 	out.Reset()
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
-	err := enc.Encode(walk(value, tidy))
+	err := enc.Encode(walk(value, secrets))
 	return bytes.TrimSpace(out.Bytes()), err
 }
 
-// walk applies tidy to every string in a decoded value, keys and numbers too.
-func walk(value any, tidy func(string) string) any {
+// walk hides the secrets in every string of a decoded value, keys and numbers too.
+func walk(value any, secrets []string) any {
 	switch value := value.(type) {
 	case string:
-		return tidy(value)
+		return hide(value, secrets)
 	case json.Number:
-		if plain := tidy(value.String()); plain != value.String() {
+		if plain := hide(value.String(), secrets); plain != value.String() {
 			return plain
 		}
 	case []any:
 		for i := range value {
-			value[i] = walk(value[i], tidy)
+			value[i] = walk(value[i], secrets)
 		}
 	case map[string]any:
 		out := make(map[string]any, len(value))
 		for key, inner := range value {
-			out[tidy(key)] = walk(inner, tidy)
+			out[hide(key, secrets)] = walk(inner, secrets)
 		}
 		return out
 	}
@@ -103,36 +96,22 @@ func walk(value any, tidy func(string) string) any {
 
 // hide replaces each stretch of text that one or more secrets cover.
 func hide(text string, secrets []string) string {
-	var covered []bool
+	covered := make([]bool, len(text))
 	for _, secret := range secrets {
-		for at := 0; ; at++ {
-			n := strings.Index(text[at:], secret)
-			if n < 0 {
-				break
-			}
-			if covered == nil {
-				covered = make([]bool, len(text))
-			}
-			at += n
-			for i := range len(secret) {
-				covered[at+i] = true
+		for at := 0; at <= len(text)-len(secret); at++ {
+			if strings.HasPrefix(text[at:], secret) {
+				for i := range len(secret) {
+					covered[at+i] = true
+				}
 			}
 		}
 	}
-	if covered == nil {
-		return text
-	}
-	return blank(text, covered)
-}
-
-func blank(text string, covered []bool) string {
 	var out strings.Builder
 	for i := range len(text) {
-		switch {
-		case !covered[i]:
+		if !covered[i] {
 			out.WriteByte(text[i])
-		case i == 0 || !covered[i-1]:
-			out.WriteString(hidden)
+		} else if i == 0 || !covered[i-1] {
+			out.WriteString("[secret]")
 		}
 	}
 	return out.String()

@@ -1,7 +1,9 @@
 package state
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -33,8 +35,6 @@ type Run struct {
 	Ended         time.Time         `json:"ended,omitzero"`
 	Updated       time.Time         `json:"updated,omitzero"` // time of the last record
 	Seq           uint64            `json:"seq"`              // number of the last record
-
-	index map[stepID]place
 }
 
 // PhaseState is what is known of a phase.
@@ -49,22 +49,21 @@ type PhaseState struct {
 
 // StepState is what is known of a step.
 type StepState struct {
-	Key      string          `json:"key"`
-	Host     string          `json:"host,omitempty"`
-	Phase    string          `json:"phase,omitempty"`
-	Status   StepStatus      `json:"status"` // as recorded; DeriveStep tells what it means now
-	Attempt  int             `json:"attempt,omitempty"`
-	Op       string          `json:"op,omitempty"`
-	Class    string          `json:"class,omitempty"`
-	Reason   string          `json:"reason,omitempty"`
-	Text     string          `json:"text,omitempty"`
-	Progress string          `json:"progress,omitempty"` // last thing shown while running; not in the journal
-	Started  time.Time       `json:"started,omitzero"`
-	Ended    time.Time       `json:"ended,omitzero"`
-	Elapsed  float64         `json:"elapsed,omitempty"`
-	Intent   uint64          `json:"intent,omitempty"` // number of the last intent: undo goes by it, downwards
-	Undo     json.RawMessage `json:"undo,omitempty"`
-	Facts    json.RawMessage `json:"facts,omitempty"` // data of its outcome
+	Key     string          `json:"key"`
+	Host    string          `json:"host,omitempty"`
+	Phase   string          `json:"phase,omitempty"`
+	Status  StepStatus      `json:"status"` // as recorded; InDoubt tells what it means now
+	Attempt int             `json:"attempt,omitempty"`
+	Op      string          `json:"op,omitempty"`
+	Class   string          `json:"class,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	Text    string          `json:"text,omitempty"`
+	Started time.Time       `json:"started,omitzero"`
+	Ended   time.Time       `json:"ended,omitzero"`
+	Elapsed float64         `json:"elapsed,omitempty"`
+	Intent  uint64          `json:"intent,omitempty"` // number of the last intent: undo goes by it, downwards
+	Undo    json.RawMessage `json:"undo,omitempty"`
+	Facts   json.RawMessage `json:"facts,omitempty"` // data of its outcome
 }
 
 // Lane is what is known of a host in the run.
@@ -77,8 +76,7 @@ type Lane struct {
 // StepStatus is where a step or a phase is.
 type StepStatus string
 
-// The states of a step. Running is told by progress alone and replays as
-// intended; in doubt is derived, never recorded.
+// The states of a step; only a phase is running.
 const (
 	StatusPending    StepStatus = "pending"
 	StatusIntended   StepStatus = "intended"
@@ -90,35 +88,34 @@ const (
 	StatusUndoing    StepStatus = "undoing"
 	StatusUndone     StepStatus = "undone"
 	StatusUndoFailed StepStatus = "undo-failed"
-	StatusInDoubt    StepStatus = "in-doubt"
 )
-
-type stepID struct{ host, key string }
-
-type place struct{ phase, step int }
 
 // Step returns a step by host and key, or nil. The pointer is good until the
 // next Apply.
 func (r *Run) Step(host, key string) *StepState {
-	r.reindex()
-	at, ok := r.index[stepID{host, key}]
-	if !ok {
-		return nil
+	for p := range r.Phases {
+		for s := range r.Phases[p].Steps {
+			if step := &r.Phases[p].Steps[s]; step.Host == host && step.Key == key {
+				return step
+			}
+		}
 	}
-	return &r.Phases[at.phase].Steps[at.step]
-}
-
-// Expect adds a step of the plan that no record has spoken of, as pending.
-func (r *Run) Expect(phase, host, key, text string) {
-	if s := r.Step(host, key); s == nil {
-		r.add(phase, host, key).Text = text
-	}
+	return nil
 }
 
 // InDoubt returns the steps whose intent has no outcome, in the order of
 // their intents. A run that is live has none: its process still knows.
 func (r *Run) InDoubt(live bool) []StepState {
-	return r.steps(func(s StepState) bool { return DeriveStep(s, live) == StatusInDoubt })
+	var out []StepState
+	for _, p := range r.Phases {
+		for _, s := range p.Steps {
+			if !live && (s.Status == StatusIntended || s.Status == StatusUndoing) {
+				out = append(out, s)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b StepState) int { return cmp.Compare(a.Intent, b.Intent) })
+	return out
 }
 
 // Finished tells whether the run is over for good. Stuck and unknown are not:
@@ -130,24 +127,8 @@ func (r *Run) Finished() bool {
 // Derive tells where a run is, given whether a process holds its lease: what
 // neither ended nor waits, and has no process, was interrupted.
 func Derive(run *Run, live bool) Status {
-	switch run.Status {
-	case Waiting, Stuck, OutOfReach:
-		return run.Status
-	}
-	if live || !run.Ended.IsZero() {
+	if live || !run.Ended.IsZero() || slices.Contains([]Status{Waiting, Stuck, OutOfReach}, run.Status) {
 		return run.Status
 	}
 	return Interrupted
-}
-
-// DeriveStep tells where a step is, given whether a process holds the lease of
-// its run: an intent without outcome is in doubt when there is none.
-func DeriveStep(s StepState, live bool) StepStatus {
-	switch s.Status {
-	case StatusIntended, StatusRunning, StatusUndoing:
-		if !live {
-			return StatusInDoubt
-		}
-	}
-	return s.Status
 }

@@ -98,7 +98,15 @@ var variants = []variant{
 	},
 	{
 		name: "another init", production: `{"services":{"app":{"version":"2.0"}},"lab":{"initInterface":"systemd 4"}}`,
-		fails: "switch/dry-activate@production", says: []string{"reboot"}, untouched: true,
+		fails: "switch/dry-activate@production", says: []string{"needs the reboot route"}, untouched: true,
+	},
+	{
+		name: "sshd is gone", production: `{"services":{"app":{"version":"2.0"},"openssh":{"enable":false}}}`,
+		fails: "validate/contact@production", says: []string{"nobody listens there"}, journal: "switching to system configuration",
+	},
+	{
+		name: "sshd moves to another port", production: `{"services":{"app":{"version":"2.0"},"openssh":{"ports":[2222]}}}`,
+		fails: "validate/contact@production", says: []string{"nobody listens there"}, journal: "switching to system configuration",
 	},
 	{
 		// It is full only when everything that can be known beforehand was looked at.
@@ -142,7 +150,6 @@ func (v variant) goesBack(s *site) *record {
 	r.tells(v.fails)
 	r.notified()
 	r.snapshots("staging", s.staging)
-	r.snapshots("production", s.production)
 	r.kept("staging-journal.log", "switching to system configuration")
 	if v.untouched {
 		r.lanes(state.Restored, state.Untouched)
@@ -151,6 +158,7 @@ func (v variant) goesBack(s *site) *record {
 	}
 	r.lanes(state.Restored, state.Restored)
 	r.restored("staging", "production")
+	r.snapshots("production", s.production)
 	r.kept("production-journal.log", v.journal)
 	return r
 }

@@ -123,7 +123,12 @@ func (dry) Do(ctx context.Context, env *phases.Env) error {
 	}
 	out := string(res.Stderr) + string(res.Stdout)
 	env.Keep("output.log", []byte(out))
-	if res.Code != 0 {
+	switch v := agent.Judge(agent.Exit{Code: res.Code, Output: out}); {
+	case v.Retry:
+		return phases.Retry{After: lockedAgain, Reason: v.Message}
+	case v.Reboot:
+		return needsReboot(v, clean(out))
+	case res.Code != 0:
 		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("dry-activate ended with exit code %d", res.Code), Output: tail(out, 20)}
 	}
 	env.Facts(map[string]any{"says": clean(out)})

@@ -99,15 +99,22 @@ func (t test) judge(l *phases.Lane, rec agent.Receipt, now agent.Facts, out []st
 	})
 	switch {
 	case v.Retry:
-		return phases.Retry{After: 5 * time.Second, Reason: v.Message}
+		return phases.Retry{After: lockedAgain, Reason: v.Message}
 	case v.Reboot:
-		return activationFailed(errors.New(v.Message+": this needs the reboot route, which this version has not built"), out)
+		return needsReboot(v, out)
 	case !v.OK:
 		return activationFailed(errors.New(v.Message), out)
 	case now.System != l.To.Out:
 		return activationFailed(fmt.Errorf("the host runs %s after the activation", phases.ShortPath(now.System)), out)
 	}
 	return nil
+}
+
+// lockedAgain is when a host whose switch is locked by somebody else is asked again.
+const lockedAgain = 5 * time.Second
+
+func needsReboot(v agent.Verdict, out []string) error {
+	return activationFailed(errors.New(v.Message+": this needs the reboot route, which this version has not built"), out)
 }
 
 func activationFailed(err error, out []string) error {

@@ -97,7 +97,7 @@ func (c *Check) Do(ctx context.Context, env *phases.Env) error {
 			env.Facts(map[string]any{"sample": brief(last), "tries": tries})
 			return nil
 		}
-		if time.Until(deadline) < conf.Interval {
+		if time.Until(deadline) <= conf.Interval {
 			env.Facts(map[string]any{"sample": brief(last), "tries": tries})
 			return checkFailed(conf, last, tries)
 		}

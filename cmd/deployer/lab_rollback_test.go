@@ -1,0 +1,67 @@
+package main_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hbohlen/deployer/state"
+)
+
+// A run that went well is undone exactly, once. The preview changes nothing.
+func TestLabRollback(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.production.Enter(t, writeDeclared)
+	s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, deep(t, meddle, `{"services":{"app":{"version":"2.0"}}}`))
+	before := s.looks()
+	first := s.run(0)
+	s.serves(s.production, "2.0")
+
+	after := s.looks()
+	for _, args := range [][]string{{"rollback", "--dry-run"}, {"rollback", "--dry-run", "--json"}, {"rollback", first.id, "--dry-run"}} {
+		r := s.want(0, args...)
+		s.says(r, first.plan.Hosts[0].From.System, "/etc/hand.conf")
+	}
+	s.says(s.want(10, "rollback"), "--yes") // nobody can be asked
+	after()
+	s.equal("runs", len(s.runs()), 1)
+
+	res := s.want(0, "rollback", "--yes", "--reason", "a test")
+	before()
+	s.serves(s.production, "1.0.0")
+	undo := s.latest()
+	undo.result = res
+	undo.restored("production", "staging")
+	undo.lanes(state.Restored, state.Restored)
+	undo.notified()
+	first.notified()
+	first.snapshots("production", s.production) // they are kept
+
+	s.says(s.want(5, "rollback", first.id, "--yes"), first.id)
+	s.says(s.want(5, "rollback", "--yes"), "no successful run")
+	s.says(s.want(5, "rollback", undo.id, "--yes"), first.id)
+	before()
+	s.equal("runs", len(s.runs()), 2)
+}
+
+// A host that has moved on is not rolled back over somebody's head.
+func TestLabRollbackOfAnOlderRun(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	first := s.run(0)
+	s.systems("{}", `{"services":{"app":{"version":"1.2.0"}}}`)
+	second := s.run(0)
+	same := s.looks()
+	r := s.want(5, "rollback", first.id, "--yes")
+	s.says(r, "production does not run what run "+first.id+" left there", "nothing was changed")
+	same()
+	// In the order of the runs it works.
+	for _, undone := range []*record{second, first} {
+		res := s.want(0, "rollback", "--yes")
+		if !strings.Contains(res.err, "run "+undone.id+" is rolled back and verified") {
+			t.Errorf("%s", res.err)
+		}
+	}
+	s.serves(s.production, "1.0.0")
+	s.equal("the profile", s.production.Facts(t).Profile, "system-1-link")
+}
