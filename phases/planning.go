@@ -171,7 +171,11 @@ func Refuse(found []Finding) error {
 			continue
 		}
 		what = append(what, x.String())
-		f.Hint = append(f.Hint, x.Hint...)
+		for _, h := range x.Hint {
+			if !slices.Contains(f.Hint, h) {
+				f.Hint = append(f.Hint, h)
+			}
+		}
 	}
 	f.Err = errors.New(strings.Join(what, "\n"))
 	return f

@@ -16,7 +16,11 @@ type missingError struct{ what, hint string }
 
 func (e missingError) Error() string { return e.what + "\n" + e.hint }
 
-func main() { os.Exit(exitCode(newCommand().Execute())) }
+func main() {
+	// A root login looks in these, not every su or sudo does.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	os.Exit(exitCode(newCommand().Execute()))
+}
 
 func exitCode(err error) int {
 	var code exitError

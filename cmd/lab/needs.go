@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -50,21 +49,13 @@ func lacking(programs ...map[string]string) []string {
 	var packages []string
 	for _, set := range programs {
 		for program, pkg := range set {
-			if _, err := lookPath(program); err != nil && !slices.Contains(packages, pkg) {
+			if _, err := exec.LookPath(program); err != nil && !slices.Contains(packages, pkg) {
 				packages = append(packages, pkg)
 			}
 		}
 	}
 	slices.Sort(packages)
 	return packages
-}
-
-// lookPath also looks where a login of root's, but not every sudo, looks.
-func lookPath(program string) (string, error) {
-	if path, err := exec.LookPath(program); err == nil {
-		return path, nil
-	}
-	return exec.LookPath(filepath.Join("/usr/sbin", program))
 }
 
 func hasFilesystem(name string) bool {

@@ -31,7 +31,7 @@ func (lock) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
 	}
 	switch {
 	case f.Root:
-	case f.Sudo != "":
+	case f.Sudo != "" && !strings.HasSuffix(f.Sudo, agent.LauncherPath+": command not found"):
 		add("the deploy user cannot run the agent: "+f.Sudo, rootLines(f.User, to)...)
 	case !f.Launcher:
 		add("there is no launcher at "+agent.LauncherPath, rootLines(f.User, to)...)

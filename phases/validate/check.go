@@ -186,7 +186,7 @@ func fromController(l *phases.Lane, c *runbooks.Check) bool {
 	}
 	address, _, err := net.SplitHostPort(l.Conf.Address)
 	if err != nil {
-		address = l.Conf.Address
+		address = strings.Trim(l.Conf.Address, "[]")
 	}
 	return host != "" && host == address
 }

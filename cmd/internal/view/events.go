@@ -25,7 +25,7 @@ type Human struct {
 
 // NewHuman makes a view of events for people.
 func NewHuman(s *Streams, zone *time.Location) *Human {
-	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}, names: 14, hosts: 4}
+	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}, names: 18, hosts: 4}
 	if s.TTY && !s.Quiet {
 		h.live = newLive(s)
 	}
@@ -37,7 +37,7 @@ func (h *Human) Planned(p *phases.Plan) {
 	for _, ph := range p.Phases {
 		for _, s := range ph.Steps {
 			h.texts[s.Key] = s.Text
-			h.names = min(max(h.names, width(ph.Name+"/"+s.Name)), 36)
+			h.names = min(max(h.names, width(ph.Name+"/"+s.Name)), max(26, h.Width*3/10))
 			h.hosts = max(h.hosts, width(s.Host))
 		}
 	}
@@ -65,7 +65,7 @@ func (h *Human) Event(rec state.Record) {
 
 func (h *Human) print(line string) {
 	if h.live != nil {
-		h.live.above(h.text(line))
+		h.live.above(line)
 		return
 	}
 	h.Notef("%s\n", line)
@@ -74,15 +74,11 @@ func (h *Human) print(line string) {
 // progress feeds the live line; without one, only a step that is slow is shown
 // to be alive.
 func (h *Human) progress(rec state.Record) {
-	what := place(rec)
-	if rec.Text != "" {
-		what += "  " + Clean(rec.Text)
-	}
 	switch {
 	case h.live != nil:
-		h.live.now(h.text(what), rec.Elapsed)
+		h.live.now(h.text(Clean(strings.Join(strings.Fields(place(rec)+" "+rec.Text), " "))), rec.Elapsed)
 	case !h.Quiet && rec.Text == "still running":
-		h.Notef("%s … %s  %s\n", h.clock(rec.Time), what, Duration(rec.Elapsed))
+		h.print(h.row(rec, [2]string{"…", dim}, rec.Text, false))
 	}
 }
 
@@ -93,8 +89,14 @@ func place(rec state.Record) string {
 	if name == "" {
 		name = rec.Phase
 	}
-	if rec.Host != "" {
-		name += "  " + rec.Host
+	switch {
+	case name == "": // while planning the text says where
+		return ""
+	case rec.Host != "":
+		name += " on " + rec.Host
+	}
+	if rec.Text != "" {
+		name += ":"
 	}
 	return name
 }
@@ -120,10 +122,13 @@ var mark = map[state.Kind][2]string{
 // words name what happened, so that no meaning hangs on a symbol.
 var words = map[state.Kind]string{
 	state.StepFailed: "failed: ", state.StepSkipped: "skipped: ", state.StepWaiting: "waiting: ", state.StepRetry: "again: ",
-	state.UndoIntent: "undo: ", state.UndoDone: "undone: ", state.UndoFailed: "undo failed: ", state.NotifyFailed: "not notified: ",
+	state.UndoIntent: "going back: ", state.UndoFailed: "failed: ", state.NotifyFailed: "not notified: ",
 }
 
 func (h *Human) line(rec state.Record) string {
+	if rec.Kind == state.RunCreated {
+		return h.created(rec)
+	}
 	m, ok := mark[rec.Kind]
 	if !ok {
 		return ""
@@ -135,18 +140,48 @@ func (h *Human) line(rec state.Record) string {
 	if rec.Reason != "" {
 		text = strings.TrimSpace(text + " " + rec.Reason)
 	}
+	wrong := rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed || rec.Kind == state.NotifyFailed
+	return h.row(rec, m, words[rec.Kind]+firstLine(text), wrong)
+}
+
+// created is the first line of a run: the id is what all other commands ask for.
+func (h *Human) created(rec state.Record) string {
+	var c state.Created
+	if json.Unmarshal(rec.Data, &c) != nil {
+		return ""
+	}
+	for _, host := range c.Hosts {
+		h.hosts = max(h.hosts, width(host))
+	}
+	what := c.Runbook
+	if c.Undoes != "" {
+		what = "rolls back run " + c.Undoes
+	}
+	return strings.TrimRight(fmt.Sprintf("%s %s run %s  %s", h.style(dim, h.clock(rec.Time)), h.sym("•", 4), rec.Run, Clean(what)), " ")
+}
+
+// tookWidth is the column of durations.
+const tookWidth = 7
+
+// row is one line: when, how, which step, where, what, how long. What went
+// wrong is never cut.
+func (h *Human) row(rec state.Record, m [2]string, text string, wrong bool) string {
 	took := ""
 	if rec.Elapsed >= 0.05 {
 		took = Duration(rec.Elapsed)
 	}
-	left := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], m[0]), h.columns(rec))
-	body := Clean(words[rec.Kind] + firstLine(text))
-	room := h.Width - 2 - width(left) - width(took) - 3
-	if rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed || rec.Kind == state.NotifyFailed {
-		room = 4096 // what went wrong is never cut
+	head := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], h.sym(m[0], 4)), h.columns(rec))
+	room := max(h.Width-1-width(head)-2-1-tookWidth, 16)
+	body := h.text(Clean(text))
+	if !wrong {
+		body = h.text(fit(body, room))
 	}
-	body = fit(body, room)
-	return strings.TrimRight(left+"  "+pad(body, min(room, 60))+"  "+h.style(dim, took), " ")
+	if wrong && width(body) > room {
+		took = "  " + took
+	} else {
+		body, took = pad(body, min(room, 60)), left(took, tookWidth+1)
+	}
+	return strings.TrimRight(head+"  "+body+h.style(dim, took), " ")
 }
 
 func (h *Human) columns(rec state.Record) string {
@@ -154,7 +189,7 @@ func (h *Human) columns(rec state.Record) string {
 	if name == "" {
 		name = rec.Phase
 	}
-	return pad(name, h.names) + " " + pad(rec.Host, h.hosts)
+	return pad(fit(name, h.names), h.names) + " " + pad(rec.Host, h.hosts)
 }
 
 func firstLine(t string) string {

@@ -66,7 +66,7 @@ func (l *live) draw() {
 	if l.what == "" {
 		return
 	}
-	line := "  " + l.what
+	line := l.what
 	if sec := time.Since(l.since).Seconds(); sec >= 1 {
 		line += "  " + Duration(sec)
 	}

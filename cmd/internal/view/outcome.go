@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hbohlen/deployer/phases"
@@ -12,8 +13,8 @@ import (
 func (s *Streams) Failure(err error) {
 	f := phases.AsFailure(err)
 	var b strings.Builder
-	for i, line := range strings.Split(f.Error(), "\n") {
-		if i == 0 {
+	for i, line := range strings.Split(strings.TrimSpace(f.Error()), "\n") {
+		if line = Clean(line); i == 0 {
 			b.WriteString(s.style(red, "error: ") + line + "\n")
 		} else {
 			b.WriteString("       " + line + "\n")
@@ -30,13 +31,24 @@ func (s *Streams) Failure(err error) {
 }
 
 func (s *Streams) hints(b *strings.Builder, hints []string) {
-	for i, h := range hints {
+	for i, h := range unique(hints) {
 		label := " next: "
 		if i > 0 {
 			label = "       "
 		}
-		b.WriteString(s.style(cyan, label) + h + "\n")
+		b.WriteString(s.style(cyan, label) + Clean(h) + "\n")
 	}
+}
+
+// unique drops what was said already.
+func unique(list []string) []string {
+	var out []string
+	for _, x := range list {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // Ended prints how a run ended.
@@ -57,13 +69,14 @@ func (s *Streams) Outcome(o *phases.Outcome, e Ended) {
 	}
 	var b strings.Builder
 	b.WriteString("\n" + s.verdict(o, e) + "\n")
+	hosts := widest(keys(o.Lanes))
 	for _, host := range keys(o.Lanes) {
-		fmt.Fprintf(&b, "  %s %s %s\n", pad(host, 14), pad(laneWord(o.Lanes[host]), 12), phases.ShortPath(o.Systems[host]))
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  %s  %s  %s", pad(host, hosts), pad(laneWord(o.Lanes[host]), 13), phases.ShortPath(o.Systems[host])), " ") + "\n")
 	}
 	if len(o.Remains) > 0 {
 		b.WriteString("What remains to be done by a person:\n")
 		for _, r := range o.Remains {
-			b.WriteString("  " + r + "\n")
+			b.WriteString("  " + Clean(r) + "\n")
 		}
 	}
 	if e.Report != "" {
@@ -81,10 +94,16 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 			return s.style(green, "Undone") + ": run " + e.Undoes + " is rolled back and verified" + took + "."
 		}
 		return s.style(green, "Done") + ": run " + e.Run + " is committed" + took + "."
+	case phases.ExitWaiting:
+		return s.style(yellow, "Not started") + ": somebody else holds a lock; the hosts are untouched" + took + "."
+	case phases.ExitRefused:
+		return s.style(yellow, "Refused") + " before any change: the hosts are untouched" + took + "."
 	case phases.ExitRolledBack:
 		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ". Snapshots and logs are kept."
 	case phases.ExitAborted:
 		return s.style(yellow, "Stopped") + " by the operator: every host is what it was before" + took + "."
+	case phases.ExitMixed:
+		return s.style(red, "Mixed") + ": some hosts are committed, others are what they were before" + took + "."
 	case phases.ExitUnhealthy:
 		return s.style(yellow, "Committed, but not healthy") + took + "."
 	case phases.ExitStuck:
@@ -109,15 +128,23 @@ func laneWord(l state.Status) string {
 
 // next is what to type after a run.
 func next(o *phases.Outcome, e Ended) []string {
-	if o.Failure != nil && len(o.Failure.Hint) > 0 {
-		return append(o.Failure.Hint, "deployer show "+e.Run)
+	var hints []string
+	if o.Failure != nil {
+		hints = append(hints, o.Failure.Hint...)
 	}
+	return append(hints, after(o, e)...)
+}
+
+// after is what to type after a run that ended so, whatever failed in it.
+func after(o *phases.Outcome, e Ended) []string {
 	switch o.Exit {
 	case phases.ExitOK:
 		if e.Undoes != "" {
 			return []string{"deployer show " + e.Run}
 		}
-		return []string{"deployer rollback           # undo it", "deployer show " + e.Run}
+		return []string{"deployer rollback " + e.Run + "   # undo it", "deployer show " + e.Run}
+	case phases.ExitUnhealthy:
+		return []string{"deployer rollback " + e.Run, "deployer show " + e.Run}
 	case phases.ExitStuck:
 		return []string{"deployer show " + e.Run, "deployer rollback " + e.Run + "   # once the cause is mended"}
 	case phases.ExitUnknown:

@@ -29,25 +29,29 @@ func (s *Streams) Plan(p *phases.Plan, full bool) {
 	for i, ph := range p.Phases {
 		s.planPhase(&b, i+1, ph, names, hosts, full)
 	}
-	b.WriteString("\n" + tally(p) + "\n")
+	b.WriteString("\n" + s.wrap("", tally(p)))
 	s.Printf("%s", b.String())
 }
 
 func (s *Streams) planHost(b *strings.Builder, h phases.PlanHost, full bool) {
-	fmt.Fprintf(b, "\n%s  %s@%s  ·  %s\n", s.style(bold, h.Name), h.User, h.Address, h.System)
+	fmt.Fprintf(b, "\n%s  %s@%s  ·  nixosConfigurations.%s\n", s.style(bold, h.Name), h.User, h.Address, h.System)
 	if h.Unchanged {
 		fmt.Fprintf(b, "  – runs and boots %s already\n", phases.ShortPath(h.To))
 		return
 	}
 	fmt.Fprintf(b, "  from  generation %d  %s\n", h.From.Profile.Generation, phases.ShortPath(h.From.System))
-	fmt.Fprintf(b, "  to    %s\n", phases.ShortPath(h.To))
+	if h.To == "" {
+		b.WriteString("  to    ? known when it runs\n")
+	} else {
+		fmt.Fprintf(b, "  to    %s\n", phases.ShortPath(h.To))
+	}
 	s.planDiff(b, h.Diff, full)
-	planUnits(b, h.Units)
+	s.planUnits(b, h.Units)
 	if h.Reboot != "" {
-		fmt.Fprintf(b, "  %s %s differ from what was booted: activated live, a reboot will be pending\n", s.style(yellow, "!"), h.Reboot)
+		b.WriteString(s.wrap("  "+s.style(yellow, "!")+" ", h.Reboot+" differ from what was booted: activated live, a reboot will be pending"))
 	}
 	for _, n := range h.Notes {
-		fmt.Fprintf(b, "  %s %s\n", s.style(yellow, "!"), n)
+		b.WriteString(s.wrap("  "+s.style(yellow, "!")+" ", n))
 	}
 }
 
@@ -60,7 +64,7 @@ func (s *Streams) planDiff(b *strings.Builder, d *nix.Diff, full bool) {
 		return
 	}
 	sign := "+"
-	if d.Bytes < 0 {
+	if d.Bytes <= 0 {
 		sign = ""
 	}
 	fmt.Fprintf(b, "  closure  %s%s, %d new paths, %s to copy\n", sign, Bytes(d.Bytes), d.Paths, Bytes(d.Missing))
@@ -69,7 +73,7 @@ func (s *Streams) planDiff(b *strings.Builder, d *nix.Diff, full bool) {
 			fmt.Fprintf(b, "    %d more (--diff lists them)\n", len(d.Items)-i)
 			break
 		}
-		fmt.Fprintf(b, "    %s\n", DiffLine(item))
+		b.WriteString(s.wrap("    ", DiffLine(item)))
 	}
 }
 
@@ -100,7 +104,7 @@ func versions(v []string) string {
 	return strings.Join(out, ", ")
 }
 
-func planUnits(b *strings.Builder, u nix.UnitDiff) {
+func (s *Streams) planUnits(b *strings.Builder, u nix.UnitDiff) {
 	if u.Unknown {
 		b.WriteString("  ? unit changes are known when it runs\n")
 		return
@@ -115,7 +119,7 @@ func planUnits(b *strings.Builder, u nix.UnitDiff) {
 		}
 	}
 	if len(parts) > 0 {
-		fmt.Fprintf(b, "  units    %s (may be incomplete)\n", strings.Join(parts, " · "))
+		b.WriteString(s.wrap("  units    ", strings.Join(parts, " · ")+" (may be incomplete)"))
 	}
 }
 
@@ -133,13 +137,14 @@ func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, name
 		if len(st.Undo) > 0 {
 			undo = "↩"
 		}
-		fmt.Fprintf(b, "   %s %s %s %s %s\n", sym, s.text(undo), pad(st.Name, names), pad(st.Host, hosts), fit(st.Text, max(30, s.Width-names-hosts-12)))
+		lead := fmt.Sprintf("   %s %s %s %s  ", sym, s.sym(undo, 2), pad(fit(st.Name, names), names), pad(st.Host, hosts))
+		b.WriteString(s.wrap(lead, st.Text))
 		if full {
 			for _, d := range st.Detail {
-				fmt.Fprintf(b, "         %s\n", d)
+				b.WriteString(s.wrap("         ", d))
 			}
 			for _, op := range st.Undo {
-				fmt.Fprintf(b, "         %s %s\n", s.style(dim, "undo:"), phases.Words(op))
+				b.WriteString(s.wrap("         "+s.style(dim, "undo:")+" ", phases.Words(op)))
 			}
 		}
 	}
@@ -173,7 +178,7 @@ func tally(p *phases.Plan) string {
 	if p.Nothing {
 		return fmt.Sprintf("Nothing to do: %d host(s) run and boot this revision already.", len(p.Hosts))
 	}
-	return fmt.Sprintf("%d of %d hosts change, %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
+	return fmt.Sprintf("%d of %d hosts change; %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
 }
 
 func short(digest string) string {

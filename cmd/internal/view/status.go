@@ -33,33 +33,43 @@ func SortHosts(h []HostStatus) {
 // Status prints where things stand.
 func (s *Streams) Status(st Status, zone *time.Location) {
 	var b strings.Builder
+	var hosts []string
 	for _, h := range st.Hosts {
-		s.hostStatus(&b, h)
+		hosts = append(hosts, h.Name)
+	}
+	for _, h := range st.Hosts {
+		s.hostStatus(&b, h, max(widest(hosts), 8)+2)
 	}
 	if st.Last == nil {
 		b.WriteString("No runs yet. Start with: deployer run production --dry-run\n")
 	} else {
 		r := st.Last
-		fmt.Fprintf(&b, "last run  %s  %s  %s  %s by %s\n", r.ID, r.Runbook, s.style(bold, resultWord(*r)), r.Started.In(zone).Format("2006-01-02 15:04 MST"), r.By)
+		fmt.Fprintf(&b, "last run  %s  %s  %s\n", r.ID, r.what(), s.style(bold, resultWord(*r)))
+		fmt.Fprintf(&b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), r.By)
 		if r.Now == state.Interrupted {
-			fmt.Fprintf(&b, "  its process is gone; what it changed can be undone: deployer rollback %s\n", r.ID)
+			fmt.Fprintf(&b, "          its process is gone; to undo what it changed: deployer rollback %s\n", r.ID)
 		}
 		if r.Damage != "" {
-			fmt.Fprintf(&b, "  its journal is damaged: %s\n", r.Damage)
+			b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
 		}
 	}
 	s.Printf("%s", b.String())
 }
 
-func (s *Streams) hostStatus(b *strings.Builder, h HostStatus) {
+func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
+	lead := s.style(bold, pad(h.Name, name))
 	if h.Problem != "" {
-		fmt.Fprintf(b, "%s %s %s\n", s.style(bold, pad(h.Name, 14)), s.style(red, "out of reach"), h.Problem)
+		b.WriteString(s.wrap(lead+s.style(red, "out of reach")+"  ", h.Problem))
 		return
 	}
 	f := h.Facts
-	fmt.Fprintf(b, "%s generation %d  %s\n", s.style(bold, pad(h.Name, 14)), f.Profile.Generation, phases.ShortPath(f.System))
+	if f.System == "" {
+		b.WriteString(s.wrap(lead, "no NixOS system (the host is "+f.OS+")"))
+	} else {
+		fmt.Fprintf(b, "%sgeneration %d  %s\n", lead, f.Profile.Generation, phases.ShortPath(f.System))
+	}
 	note := func(format string, args ...any) {
-		fmt.Fprintf(b, "%s%s %s\n", pad("", 15), s.style(yellow, "!"), fmt.Sprintf(format, args...))
+		b.WriteString(s.wrap(pad("", name)+s.style(yellow, "!")+" ", fmt.Sprintf(format, args...)))
 	}
 	if f.Profile.System != f.System {
 		note("the profile is %s", phases.ShortPath(f.Profile.System))

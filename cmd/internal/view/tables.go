@@ -24,15 +24,53 @@ func (s *Streams) History(rows []Row, zone *time.Location) {
 		s.Printf("No runs yet. Start with: deployer run production --dry-run\n")
 		return
 	}
-	s.Printf("%s\n", s.style(bold, pad("RUN", 20)+pad("STARTED", 22)+pad("BY", 22)+pad("RUNBOOK", 14)+pad("RESULT", 16)+"TOOK"))
-	for _, r := range rows {
-		what := r.Runbook
-		if r.Undoes != "" {
-			what = "undo " + r.Undoes
-		}
-		s.Printf("%s%s%s%s%s%s\n", pad(r.ID, 20), pad(r.Started.In(zone).Format("2006-01-02 15:04 MST"), 22), pad(fit(r.By, 20), 22),
-			pad(fit(what, 13), 14), pad(resultWord(r), 16), took(r.Run))
+	when := "2006-01-02 15:04"
+	if s.Width < 100 {
+		when = "01-02 15:04"
 	}
+	table := [][]string{{"RUN", "STARTED " + rows[0].Started.In(zone).Format("MST"), "RESULT", "TOOK", "BY", "RUNBOOK"}}
+	for _, r := range rows {
+		table = append(table, []string{r.ID, r.Started.In(zone).Format(when), resultWord(r), took(r.Run), Clean(r.who(s.Width < 100)), r.what()})
+	}
+	s.table(table)
+}
+
+// table prints rows in columns as wide as they need; the first row is their heads.
+func (s *Streams) table(rows [][]string) {
+	wide := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, c := range row {
+			wide[i] = max(wide[i], width(c))
+		}
+	}
+	for n, row := range rows {
+		var b strings.Builder
+		for i, c := range row {
+			b.WriteString(pad(c, wide[i]+2))
+		}
+		line := strings.TrimRight(b.String(), " ")
+		if n == 0 {
+			line = s.style(bold, line)
+		}
+		s.Printf("%s\n", line)
+	}
+}
+
+// what is what a run was about.
+func (r Row) what() string {
+	if r.Undoes != "" {
+		return "undo " + r.Undoes[:min(len(r.Undoes), 10)] // enough of it to name it
+	}
+	return r.Runbook
+}
+
+// who is who started it; where there is little room, without the machine.
+func (r Row) who(short bool) string {
+	name, _, _ := strings.Cut(r.By, "@")
+	if short {
+		return fit(name, 8)
+	}
+	return fit(r.By, 24)
 }
 
 func resultWord(r Row) string {
@@ -53,25 +91,43 @@ func took(r *state.Run) string {
 func (s *Streams) Show(r Row, zone *time.Location) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s  %s\n", s.style(bold, "run "+r.ID), r.Runbook, resultWord(r))
+	if r.Undoes != "" {
+		fmt.Fprintf(&b, "  undoes   run %s\n", r.Undoes)
+	}
 	fmt.Fprintf(&b, "  started  %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04:05 MST"), r.By)
+	if r.Reason != "" {
+		b.WriteString(s.wrap("  reason   ", r.Reason))
+	}
 	if r.Revision != "" {
 		fmt.Fprintf(&b, "  revision %s\n", short(r.Revision))
 	}
 	if r.Exit != nil {
 		fmt.Fprintf(&b, "  exit     %d, after %s\n", *r.Exit, took(r.Run))
 	}
+	if r.Damage != "" {
+		b.WriteString(s.wrap("  damaged  ", r.Damage))
+	}
+	hosts := widest(keys(r.Lanes))
 	for _, host := range keys(r.Lanes) {
 		l := r.Lanes[host]
-		fmt.Fprintf(&b, "  host     %s %s %s\n", pad(host, 12), pad(laneWord(l.Status), 14), phases.ShortPath(l.System))
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  host     %s  %s  %s", pad(host, hosts), pad(laneWord(l.Status), 13), phases.ShortPath(l.System)), " ") + "\n")
 	}
+	names := 0
 	for _, ph := range r.Phases {
-		fmt.Fprintf(&b, "%s %s\n", s.style(bold, pad(ph.Name, 30)), s.style(dim, Duration(ph.Elapsed)))
 		for _, st := range ph.Steps {
-			b.WriteString(s.showStep(st))
+			names = max(names, min(width(stepName(st)), 28))
 		}
 	}
-	for _, d := range append(r.Decisions, append(r.Checks, r.Notifications...)...) {
-		fmt.Fprintf(&b, "  • %s\n", Clean(strings.TrimSpace(d.Text+" "+d.Reason)))
+	for _, ph := range r.Phases {
+		b.WriteString(strings.TrimRight(s.style(bold, ph.Name)+"  "+s.style(dim, Duration(ph.Elapsed)), " ") + "\n")
+		for _, st := range ph.Steps {
+			b.WriteString(s.showStep(st, names, hosts))
+		}
+	}
+	for _, list := range [][]state.Record{r.Decisions, r.Checks, r.Notifications} {
+		for _, d := range list {
+			b.WriteString(s.wrap("  • "+d.Time.In(zone).Format("15:04:05")+" ", strings.TrimSpace(d.Text+" "+d.Reason)))
+		}
 	}
 	fmt.Fprintf(&b, "  folder   %s\n", r.Path)
 	s.Printf("%s", b.String())
@@ -81,19 +137,32 @@ var stepMark = map[state.StepStatus]string{
 	state.StatusDone: "✓", state.StatusFailed: "✗", state.StatusSkipped: "–", state.StatusUndone: "↩",
 }
 
-func (s *Streams) showStep(st state.StepState) string {
-	name, _, _ := strings.Cut(st.Key, "@")
-	_, name, _ = strings.Cut(name, "/")
+// showStep is a step's line; why it failed has lines of its own.
+func (s *Streams) showStep(st state.StepState, names, hosts int) string {
 	m := stepMark[st.Status]
 	if m == "" {
 		m = "…"
 	}
-	text := Clean(firstLine(strings.TrimSpace(st.Text + " " + st.Reason)))
 	took := ""
 	if st.Elapsed >= 0.05 {
 		took = Duration(st.Elapsed)
 	}
-	return strings.TrimRight(fmt.Sprintf("  %s %s %s %s %s %s", m, pad(name, 18), pad(st.Host, 12), pad(string(st.Status), 10), pad(took, 8), text), " ") + "\n"
+	lead := fmt.Sprintf("  %s %s  %s  %s %s", s.sym(m, 4), pad(fit(stepName(st), names), names), pad(st.Host, hosts), pad(string(st.Status), 8), left(took, tookWidth))
+	if st.Status != state.StatusFailed && st.Status != state.StatusUndoFailed {
+		return s.wrap(lead+"  ", firstLine(strings.TrimSpace(st.Text+" "+st.Reason)))
+	}
+	out := strings.TrimRight(lead, " ") + "\n"
+	for line := range strings.Lines(strings.TrimSpace(st.Text + " " + st.Reason)) {
+		out += s.wrap("      ", strings.TrimRight(line, "\n"))
+	}
+	return out
+}
+
+// stepName is a step's key without phase and host.
+func stepName(st state.StepState) string {
+	name, _, _ := strings.Cut(st.Key, "@")
+	_, name, _ = strings.Cut(name, "/")
+	return name
 }
 
 // JSONDoc prints a value as indented JSON: the machine's form of a result.

@@ -26,12 +26,16 @@ func (s *Streams) Undo(run string, rows []Undo) {
 		fmt.Fprintf(&b, "  now   generation %d  %s\n", u.Now.Profile.Generation, phases.ShortPath(u.Now.System))
 		fmt.Fprintf(&b, "  to    generation %d  %s\n", u.Before.Profile.Generation, phases.ShortPath(u.Before.System))
 		for _, op := range u.Operations {
-			fmt.Fprintf(&b, "  ↩ %s\n", fit(phases.Words(op), max(40, s.Width-6)))
+			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", phases.Words(op)))
 		}
 		if len(u.Snapshots) > 0 {
-			fmt.Fprintf(&b, "  data stays as it is; %d read-only snapshots from before the run are kept:\n", len(u.Snapshots))
+			fmt.Fprintf(&b, "  data stays as it is; read-only snapshots from before the run are kept:\n")
+			var sources []string
 			for _, sn := range u.Snapshots {
-				fmt.Fprintf(&b, "    %s  %s\n", pad(sn.Source, 20), sn.Path)
+				sources = append(sources, sn.Source)
+			}
+			for _, sn := range u.Snapshots {
+				fmt.Fprintf(&b, "    %s  %s\n", pad(sn.Source, widest(sources)), sn.Path)
 			}
 		} else {
 			b.WriteString("  data stays as it is; no snapshot was taken\n")

@@ -85,7 +85,17 @@ func (s *Streams) style(code, text string) string {
 }
 
 // symbols and their ASCII forms.
-var ascii = strings.NewReplacer("✓", "ok", "✗", "FAIL", "–", "-", "↩", "<-", "⏸", "wait", "…", "...", "→", "->", "·", "|", "•", "*", "±", "+-")
+var ascii = strings.NewReplacer("✓", "ok", "✗", "FAIL", "–", "-", "↩", "<-", "⏸", "wait", "…", "...", "→", "->", "·", "|", "•", "*", "±", "+-",
+	"∅", "(none)", "ε", "(empty)", "×", "x")
+
+// sym is a symbol in a column of its own: ascii columns wide where its word is
+// written, else one.
+func (s *Streams) sym(t string, ascii int) string {
+	if s.ASCII {
+		return pad(s.text(t), ascii)
+	}
+	return t
+}
 
 func (s *Streams) text(t string) string {
 	if s.ASCII {
@@ -125,6 +135,31 @@ func Clean(t string) string {
 // pad fills t to width columns; longer ones stay as they are.
 func pad(t string, width int) string {
 	return t + strings.Repeat(" ", max(0, width-ansi.StringWidth(t)))
+}
+
+// left fills t to width columns from the left.
+func left(t string, width int) string {
+	return strings.Repeat(" ", max(0, width-ansi.StringWidth(t))) + t
+}
+
+// wrap breaks what follows a lead at words, so that it stands in one column
+// below itself: a text that somebody has to agree to is never cut.
+func (s *Streams) wrap(lead, t string) string {
+	t = s.text(Clean(t))
+	at := ansi.StringWidth(s.text(lead))
+	room := max(s.Width-at, 30)
+	if ansi.StringWidth(t) > room {
+		t = strings.ReplaceAll(ansi.Wordwrap(t, room, " "), "\n", "\n"+strings.Repeat(" ", at))
+	}
+	return strings.TrimRight(lead+t, " ") + "\n"
+}
+
+// widest is the columns of the widest of list.
+func widest(list []string) (columns int) {
+	for _, x := range list {
+		columns = max(columns, ansi.StringWidth(x))
+	}
+	return columns
 }
 
 // fit cuts t to width columns.

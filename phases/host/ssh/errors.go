@@ -37,6 +37,9 @@ func failure(ctx context.Context, c Config, t *target, err error, hint ...string
 		errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		e.Kind, e.Err = host.Timeout, fmt.Errorf("no answer: %w", err)
 	}
+	if t != nil && len(e.Hint) == 0 && (e.Kind == host.Timeout || e.Kind == host.Refused) {
+		e.Hint = []string{fmt.Sprintf("ssh -v -p %s %s@%s true    # says how far it gets", t.port, t.user, t.host)}
+	}
 	return e
 }
 

@@ -137,9 +137,9 @@ func (k *hostKeys) explain(err error) (error, []string) {
 			[]string{"this may be an attack: somebody has a key that was withdrawn"}
 	case errors.As(err, &mismatch) && len(mismatch.Want) == 0 && len(k.want) == 0:
 		return errors.New("its host key is not known"),
-			[]string{"compare the fingerprint on the host's console, then:  " + scan, "or connect once with  --accept-new"}
+			[]string{"# compare the fingerprint on the host's console, then:", scan, "# or add  --accept-new-host-keys  once"}
 	}
-	hints := []string{"this may be an attack: ask whoever runs the host whether its key has changed; only then:"}
+	hints := []string{"# this may be an attack: ask whoever runs the host whether its key has changed; only then:"}
 	for _, w := range k.want {
 		hints = append(hints, fmt.Sprintf("ssh-keygen -R '%s' -f %s    # line %d, %s", at, w.Filename, w.Line, w.Key.Type()))
 	}
