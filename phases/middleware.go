@@ -77,6 +77,9 @@ func (r *Runner) skip(next handler) handler {
 	}
 }
 
+// tries is how often a step is run that asks to be run again.
+const tries = 30
+
 // again runs a step once more when it asks for that, and waits when it has to.
 func (r *Runner) again(next handler) handler {
 	return func(ctx context.Context, env *Env, s Step) error {
@@ -86,6 +89,8 @@ func (r *Runner) again(next handler) handler {
 			var wait Wait
 			pause := time.Duration(0)
 			switch {
+			case errors.As(err, &retry) && env.Attempt >= tries:
+				return fmt.Errorf("%s, still so after %d tries", retry.Reason, tries)
 			case errors.As(err, &retry):
 				pause = retry.After
 			case errors.As(err, &wait):

@@ -98,7 +98,7 @@ func TestRepository(t *testing.T) {
 	if got := string(facts["backup/repository"]); o.Exit != 0 || got != want {
 		t.Errorf("exit %d, facts %s\nwant %s", o.Exit, got, want)
 	}
-	path := filepath.Join(r.Dir.FilesDir(), "repository", "flake.nix")
+	path := filepath.Join(r.Dir.Path, "files", "repository", "flake.nix")
 	b, err := os.ReadFile(path)
 	if info, _ := os.Stat(path); err != nil || string(b) != "{ }" || info.Mode().Perm() != 0o600 {
 		t.Errorf("kept %q, %v", b, err)
@@ -118,7 +118,9 @@ func TestRepositoryWithoutGit(t *testing.T) {
 func TestHostFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := phasetest.Make(t, "h1")
-		m.With(func(w *phasetest.World) { w.Files["/etc/a"] = agent.File{Digest: sum("A"), Mode: 0o640, Content: []byte("A")} })
+		m.With(func(w *phasetest.World) {
+			w.Files["/etc/a"] = agent.File{Digest: sum("A"), Mode: 0o640, Content: []byte("A")}
+		})
 		r, _ := phasetest.Run(m)
 		s := hostFiles{On: phases.On{Lane: "h1"}, paths: []string{"/etc/a", "/etc/gone"}}
 		facts, o := run(t, r, s)
@@ -130,7 +132,7 @@ func TestHostFiles(t *testing.T) {
 		if len(files) != 2 || files[0].Mode != 0o640 || string(files[0].Content) != "A" || files[1].Path != "/etc/gone" || files[1].Digest != "" {
 			t.Errorf("for the recipe: %+v", files)
 		}
-		if b, err := os.ReadFile(filepath.Join(r.Dir.FilesDir(), "h1", "etc", "a")); string(b) != "A" {
+		if b, err := os.ReadFile(filepath.Join(r.Dir.Path, "files", "h1", "etc", "a")); string(b) != "A" {
 			t.Errorf("kept %q, %v", b, err)
 		}
 		m.Handle(agent.OpFileGet, func(json.RawMessage) (any, error) {

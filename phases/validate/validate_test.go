@@ -272,7 +272,7 @@ func TestContact(t *testing.T) {
 		want   string
 	}{
 		{"at once", 0, "", phasetest.New, 0, ""},
-		{"sshd takes a while", 10 * time.Second, host.Refused, phasetest.New, 10 * time.Second, ""},
+		{"sshd takes a while", 9500 * time.Millisecond, host.Refused, phasetest.New, 10 * time.Second, ""},
 		{"never", time.Hour, host.Refused, phasetest.New, 20 * time.Second, "not yet"},
 		{"denied is not repeated", time.Hour, host.Denied, phasetest.New, 0, "not yet"},
 		{"the wrong system", 0, "", phasetest.Old, 0, "the host runs 0000000…-nixos-system-old, want 0000000…-nixos-system-new"},
