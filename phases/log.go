@@ -31,6 +31,7 @@ type Log struct {
 	Sinks   []Sink
 	Now     func() time.Time
 
+	order  sync.Mutex // one record at a time, for sinks see them in the journal's order
 	mu     sync.Mutex
 	broken error
 }
@@ -52,6 +53,8 @@ func (l *Log) Record(rec state.Record, data any) error {
 		}
 		rec.Data = b
 	}
+	l.order.Lock()
+	defer l.order.Unlock()
 	err := l.keep(&rec)
 	for _, s := range l.Sinks {
 		s.Event(rec)

@@ -135,6 +135,8 @@ func TestHostFiles(t *testing.T) {
 		if b, err := os.ReadFile(filepath.Join(r.Dir.Path, "files", "h1", "etc", "a")); string(b) != "A" {
 			t.Errorf("kept %q, %v", b, err)
 		}
+		m = phasetest.Make(t, "h1")
+		r, _ = phasetest.Run(m)
 		m.Handle(agent.OpFileGet, func(json.RawMessage) (any, error) {
 			return nil, &agent.Error{Code: "invalid", Message: "cannot read /etc/a: it is larger than 4194304 bytes"}
 		})

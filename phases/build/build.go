@@ -87,6 +87,9 @@ func (*system) Name() string { return "system" }
 
 func (s *system) Plan(ctx context.Context, env *phases.Env) (phases.Change, error) {
 	sys, err := s.evaluate(ctx, env)
+	if want := env.Lane.Seen.Arch; err == nil && sys.Arch() != "" && sys.Arch() != want {
+		err = phases.Precondition(fmt.Errorf("%s is a %s system, the host is %s", env.Lane.Conf.System, sys.Arch(), want))
+	}
 	if err != nil {
 		return phases.Change{}, err
 	}
@@ -115,9 +118,6 @@ func (s *system) evaluate(ctx context.Context, env *phases.Env) (nix.System, err
 	sys, err := env.Nix.Eval(ctx, env.Project.Flake, env.Lane.Conf.System)
 	if err != nil {
 		return sys, nixFailure(err, "nix eval "+env.Project.Flake+"#nixosConfigurations."+env.Lane.Conf.System+".config.system.build.toplevel.drvPath")
-	}
-	if want := env.Lane.Seen.Arch; sys.Arch() != "" && sys.Arch() != want {
-		return sys, phases.Precondition(fmt.Errorf("%s is a %s system, the host is %s", env.Lane.Conf.System, sys.Arch(), want))
 	}
 	return sys, nil
 }

@@ -4,6 +4,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -90,15 +91,23 @@ func (w *watch) look(ctx context.Context, env *phases.Env, age time.Duration, op
 		case detail == "" && was:
 			delete(open, i)
 			env.Note(state.Check, "cleared: "+r.Check.Name)
-		case detail == "" || was && r.Do != "rollback":
+		case detail == "":
 		case r.Do == "rollback" && (w.conf.RollbackWithin == 0 || age <= w.conf.RollbackWithin):
 			return fmt.Errorf("%s: %s", r.Check.Name, detail)
-		default:
+		case !was:
 			open[i] = breach{r, detail}
-			env.Note(state.Check, r.Do+": "+r.Check.Name+": "+detail)
+			env.Note(state.Check, late(r.Do)+": "+r.Check.Name+": "+detail)
 		}
 	}
 	return nil
+}
+
+// late is what a rule does that no longer rolls back.
+func late(do string) string {
+	if do == "rollback" {
+		return "alert"
+	}
+	return do
 }
 
 // breached says in what way a rule is breached, or "". A rule with a condition
@@ -108,10 +117,14 @@ func breached(ctx context.Context, l *phases.Lane, c *runbooks.Check) (string, e
 	plain := *c
 	plain.When = ""
 	s, err := validate.Look(ctx, l, &plain, c.Timeout)
-	if err != nil || !s.OK {
-		return s.Detail, err
-	}
-	if c.When == "" {
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return err.Error(), nil
+	case !s.OK:
+		return cmp.Or(s.Detail, "it is not well, and does not say why"), nil
+	case c.When == "":
 		return "", nil
 	}
 	held, err := validate.Holds(c, s)
@@ -119,7 +132,7 @@ func breached(ctx context.Context, l *phases.Lane, c *runbooks.Check) (string, e
 		return err.Error(), nil
 	}
 	if held {
-		return s.Detail, nil
+		return cmp.Or(s.Detail, c.When), nil
 	}
 	return "", nil
 }

@@ -99,15 +99,15 @@ func TestWatch(t *testing.T) {
 		{"cleared and breached again", unit("alert"), []any{ill, well, ill}, []string{"alert: web: inactive", "cleared: web", "alert: web: inactive"}, []string{"h1: web: inactive"}, 5 * time.Minute, ""},
 		{"rolls back at once", unit("rollback"), []any{well, ill}, nil, nil, time.Minute, "web: inactive"},
 		{"rolls back at the last moment", unit("rollback"), []any{well, well, ill}, nil, nil, 2 * time.Minute, "web: inactive"},
-		{"too late to roll back: alerts", unit("rollback"), []any{well, well, well, ill}, []string{"rollback: web: inactive"}, []string{"h1: web: inactive"}, 5 * time.Minute, ""},
+		{"too late to roll back: alerts", unit("rollback"), []any{well, well, well, ill}, []string{"alert: web: inactive"}, []string{"h1: web: inactive"}, 5 * time.Minute, ""},
 		{"no data is a breach", disk("alert"), []any{agent.Sample{OK: true}}, []string{"alert: disk: no data for used_percent"}, []string{"h1: disk: no data for used_percent"}, 5 * time.Minute, ""},
 		{"no answer is a breach", unit("rollback"), []any{agent.Sample{}}, nil, nil, 0, "web: it is not well, and does not say why"},
 		{"an answer without words is a breach", disk("alert"), []any{agent.Sample{OK: true, Values: map[string]float64{"used_percent": 99}}},
 			[]string{"alert: disk: used_percent > 90"}, []string{"h1: disk: used_percent > 90"}, 5 * time.Minute, ""},
 		{"a link that goes is a breach, for as long as it is gone", unit("alert"), []any{errGone, well}, []string{"alert: web: the connection to the agent ended", "cleared: web"}, nil, 5 * time.Minute, ""},
 		{"what cannot be measured is a breach like others", unit("warn"), []any{refused}, []string{"warn: web: the probe did not end"}, nil, 5 * time.Minute, ""},
-		{"what cannot be measured late does not roll back", unit("rollback"), []any{well, well, well, refused}, []string{"rollback: web: the probe did not end"}, []string{"h1: web: the probe did not end"}, 5 * time.Minute, ""},
-		{"denied logins late do not roll back", unit("rollback"), []any{well, well, well, errDenied}, []string{"rollback: web: the connection to the agent ended"},
+		{"what cannot be measured late does not roll back", unit("rollback"), []any{well, well, well, refused}, []string{"alert: web: the probe did not end"}, []string{"h1: web: the probe did not end"}, 5 * time.Minute, ""},
+		{"denied logins late do not roll back", unit("rollback"), []any{well, well, well, errDenied}, []string{"alert: web: the connection to the agent ended"},
 			[]string{"h1: web: the connection to the agent ended"}, 5 * time.Minute, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

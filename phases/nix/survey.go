@@ -128,7 +128,7 @@ func restartable(name string) bool {
 func has(content []byte, key, value string) bool {
 	for line := range bytes.Lines(content) {
 		k, v, ok := strings.Cut(strings.TrimSpace(string(line)), "=")
-		if ok && strings.EqualFold(k, key) && strings.EqualFold(v, value) {
+		if ok && strings.EqualFold(strings.TrimSpace(k), key) && strings.EqualFold(strings.TrimSpace(v), value) {
 			return true
 		}
 	}

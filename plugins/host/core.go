@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,124 +18,123 @@ import (
 // core is deployer as one plugin sees it: it does what was granted, and tells
 // the audit of everything that was asked.
 type core struct {
-	pluginv1.UnimplementedHostServer
+	pluginv1.UnimplementedCoreServer
 	plugin   string
 	services Services
+	info     *pluginv1.DescribeResponse // what the plugin declared
 
 	mu     sync.Mutex
-	info   Info
-	grants map[string]*grant
+	grants map[string]*grant // by handle
 }
 
-func newCore(plugin string, services Services) *core {
-	return &core{plugin: plugin, services: services, grants: map[string]*grant{}}
+// grant is what a plugin may do on one host during one call. Its handle is all
+// that the plugin holds, and it is worth nothing afterwards.
+type grant struct {
+	ctx             context.Context
+	host, operation string
+	write           bool
+	running         sync.WaitGroup
 }
 
-func (c *core) declare(info Info) {
+// grant makes a handle. release ends what was begun under it, and waits for that.
+func (c *core) grant(ctx context.Context, req SnapshotRequest, write bool) (handle string, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	g := &grant{ctx: ctx, host: req.HostRef, operation: req.OperationID, write: write}
+	handle = rand.Text()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.info = info
+	c.grants[handle] = g
+	c.mu.Unlock()
+	return handle, func() {
+		c.mu.Lock()
+		delete(c.grants, handle)
+		c.mu.Unlock()
+		cancel()
+		g.running.Wait()
+	}
 }
 
-// Operate serves Host.Operate.
-func (c *core) Operate(ctx context.Context, req *pluginv1.OperateRequest) (*pluginv1.OperateResponse, error) {
-	call := Call{Plugin: c.plugin, Service: "operate", Name: req.GetOp(), Args: req.GetArgs(), Started: time.Now()}
-	call.Write = c.services.Writes == nil || c.services.Writes(call.Name)
-	g, err := c.permit(req, &call)
+// Operate serves Core.Operate. It ends with the call that it belongs to, or
+// with the plugin's own request.
+func (c *core) Operate(request context.Context, req *pluginv1.OperateRequest) (_ *pluginv1.OperateResponse, err error) {
+	call := &Call{Plugin: c.plugin, Name: req.GetOp()}
+	defer c.audit(call, time.Now(), &err)
+	g, err := c.permit(req.GetHost(), call)
 	if err != nil {
-		return nil, c.audited(call, err)
+		return nil, err
 	}
-	defer g.leave()
-	ctx, cancel := g.join(ctx)
+	defer g.running.Done()
+	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel()
-	result, err := c.services.Operator.Operate(ctx, g.hostRef, call.Name, json.RawMessage(call.Args))
-	if err != nil {
-		return nil, c.audited(call, carried(err))
-	}
-	return &pluginv1.OperateResponse{Result: result}, c.audited(call, nil)
+	defer context.AfterFunc(request, cancel)()
+	result, err := c.services.Operator.Operate(ctx, g.host, call.Name, json.RawMessage(req.GetArgs()))
+	return &pluginv1.OperateResponse{Result: result}, carried(err)
 }
 
 // permit finds the grant behind a handle and says no to what it does not cover.
-func (c *core) permit(req *pluginv1.OperateRequest, call *Call) (*grant, error) {
+func (c *core) permit(handle string, call *Call) (*grant, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := c.grants[req.GetHostRef()]
+	call.Write = c.services.Writes == nil || c.services.Writes(call.Name)
+	g := c.grants[handle]
 	if g != nil {
-		call.Host, call.Operation = g.hostRef, g.operation
+		call.Host, call.Operation = g.host, g.operation
 	}
-	call.Refused = true
 	switch {
 	case c.services.Operator == nil || !slices.Contains(c.services.Allow, call.Name):
-		return nil, refused("the operation %q is not given to plugins", call.Name)
-	case !slices.Contains(c.info.Operations, call.Name):
-		return nil, refused("the operation %q was not declared in Describe", call.Name)
+		return nil, call.refuse("the operation %q is not given to plugins")
+	case !slices.Contains(c.info.GetOperations(), call.Name):
+		return nil, call.refuse("the operation %q was not declared in Describe")
 	case g == nil:
-		return nil, refused("the handle of a host is good only during the call that it came with")
+		return nil, call.refuse("the operation %q needs the handle of a host, which is good only during the call that it came with")
 	case call.Write && !g.write:
-		return nil, refused("%q writes, and this call must not change the host", call.Name)
+		return nil, call.refuse("%q writes, and this call must not change the host")
 	}
-	call.Refused = false
-	g.enter()
+	g.running.Add(1)
 	return g, nil
 }
 
-func (c *core) audited(call Call, err error) error {
-	call.Took = time.Since(call.Started)
-	if err != nil {
-		call.Error = err.Error()
+// Secret serves Core.Secret. The audit learns the name, never the value.
+func (c *core) Secret(ctx context.Context, req *pluginv1.SecretRequest) (_ *pluginv1.SecretResponse, err error) {
+	call := &Call{Plugin: c.plugin, Name: req.GetName()}
+	defer c.audit(call, time.Now(), &err)
+	if !slices.Contains(c.info.GetSecrets(), call.Name) {
+		return nil, call.refuse("the secret %q was not declared in Describe")
+	}
+	var value string
+	found := false
+	if c.services.Secret != nil {
+		value, found, err = c.services.Secret(ctx, call.Name)
+	}
+	if err == nil && !found {
+		err = &proto.Error{Code: "not-found", Message: fmt.Sprintf("the secret %q is not configured", call.Name)}
+	}
+	return &pluginv1.SecretResponse{Value: value}, carried(err)
+}
+
+func (call *Call) refuse(format string) error {
+	call.Refused = true
+	return &proto.Error{Code: "refused", Message: fmt.Sprintf(format, call.Name)}
+}
+
+func (c *core) audit(call *Call, started time.Time, err *error) {
+	call.Took = time.Since(started)
+	if *err != nil {
+		call.Error = (*err).Error()
 	}
 	if c.services.Audit != nil {
-		c.services.Audit(call)
+		c.services.Audit(*call)
 	}
-	return err
-}
-
-func (c *core) secrets() pluginv1.SecretsServer { return &secrets{core: c} }
-
-type secrets struct {
-	pluginv1.UnimplementedSecretsServer
-	core *core
-}
-
-// Get serves Secrets.Get. The audit learns the name, never the value.
-func (s *secrets) Get(ctx context.Context, req *pluginv1.GetRequest) (*pluginv1.GetResponse, error) {
-	call := Call{Plugin: s.core.plugin, Service: "secret", Name: req.GetName(), Started: time.Now()}
-	if !s.core.declaredSecret(call.Name) {
-		call.Refused = true
-		return nil, s.core.audited(call, refused("the secret %q was not declared in Describe", call.Name))
-	}
-	if s.core.services.Secret == nil {
-		return nil, s.core.audited(call, unconfigured(call.Name))
-	}
-	value, ok, err := s.core.services.Secret(ctx, call.Name)
-	if err != nil {
-		return nil, s.core.audited(call, carried(err))
-	}
-	if !ok {
-		return nil, s.core.audited(call, unconfigured(call.Name))
-	}
-	return &pluginv1.GetResponse{Value: value}, s.core.audited(call, nil)
-}
-
-func (c *core) declaredSecret(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Contains(c.info.Secrets, name)
-}
-
-func refused(format string, args ...any) error {
-	return &proto.Error{Code: "refused", Message: fmt.Sprintf(format, args...)}
-}
-
-func unconfigured(name string) error {
-	return &proto.Error{Code: "not-found", Message: fmt.Sprintf("the secret %q is not configured", name)}
 }
 
 // carried gives an error the form that keeps code and hints on the wire.
 func carried(err error) error {
-	var e *agent.Error
-	if errors.As(err, &e) {
-		return &proto.Error{Code: e.Code, Message: err.Error(), Hint: e.Hint}
+	var of *agent.Error
+	var own *proto.Error
+	switch {
+	case err == nil || errors.As(err, &own):
+		return err
+	case errors.As(err, &of):
+		return &proto.Error{Code: of.Code, Message: err.Error(), Hint: of.Hint}
 	}
 	return &proto.Error{Code: "failed", Message: err.Error()}
 }

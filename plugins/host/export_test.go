@@ -3,16 +3,8 @@ package host
 import "time"
 
 // ForTestLimits shortens what a plugin may take.
-func ForTestLimits(notify, plan, silence time.Duration) (restore func()) {
-	before := defaults
-	defaults.notify, defaults.plan, defaults.silence = notify, plan, silence
-	return func() { defaults = before }
+func ForTestLimits(notify, create time.Duration) (restore func()) {
+	before := limits
+	limits.notify, limits.create = notify, create
+	return func() { limits = before }
 }
-
-// The conversions, for a test that no field is forgotten.
-var (
-	ForTestVolume   = volumeOf
-	ForTestSnapshot = snapshotOf
-	ForTestSocket   = socketDir
-	ForTestTrusted  = trusted
-)

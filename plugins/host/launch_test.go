@@ -44,12 +44,7 @@ func launch(t *testing.T, spec host.Spec, services host.Services) *host.Plugin {
 
 func act(t *testing.T, p *host.Plugin, cue string) (string, error) {
 	t.Helper()
-	n, ok := p.Notifier()
-	if !ok {
-		t.Fatal("no notifier")
-	}
-	got, err := n.Notify(t.Context(), host.Event{ID: "e", Title: cue})
-	return got.Detail, err
+	return p.Notify(t.Context(), host.Event{ID: "e", Title: cue})
 }
 
 func wants(t *testing.T, err error, code string, texts ...string) {
@@ -73,12 +68,8 @@ func TestAShippedPluginIsTheProgramItself(t *testing.T) {
 	begin := time.Now()
 	p := launch(t, self(t, "actor"), services())
 	t.Logf("started and configured in %v", time.Since(begin))
-	info := p.Describe()
-	if info.Name != "actor" || info.Version != "1.2.3" || len(info.Capabilities) != 2 || p.Name() != "actor" {
+	if info := p.Info(); info.Name != "actor" || info.Version != "1.2.3" || len(info.Capabilities) != 2 {
 		t.Errorf("%+v", info)
-	}
-	if err := p.Health(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -169,10 +160,9 @@ func TestAPluginGetsNothingElseOfOurEnvironment(t *testing.T) {
 
 func TestOnlyAdvertisedCapabilitiesAreExposed(t *testing.T) {
 	p := launch(t, self(t, "liar"), services())
-	if _, ok := p.Snapshotter(); ok {
-		t.Error("a snapshotter that was not advertised")
-	}
-	_, err := act(t, p, "")
+	_, err := p.Plan(t.Context(), request(""))
+	wants(t, err, "protocol", "it is no snapshotter")
+	_, err = act(t, p, "")
 	wants(t, err, "protocol", "advertises what it does not serve")
 }
 
@@ -197,10 +187,6 @@ func TestALaunchEndsWithItsContext(t *testing.T) {
 
 func TestNothingIsLeftInTheRunFolder(t *testing.T) {
 	spec := self(t, "actor")
-	stale := filepath.Join(spec.RunDir, "p-4194999-123") // beyond the largest pid
-	if err := os.Mkdir(stale, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	p := launch(t, spec, services())
 	pid, _ := act(t, p, "pid")
 	if err := p.Close(t.Context()); err != nil {

@@ -46,11 +46,11 @@ func TestMain(m *testing.M) {
 func serve(name string) {
 	switch name {
 	case "garbage":
-		fmt.Println("welcome")
 		fmt.Fprintln(os.Stderr, "cannot find libfoo.so")
+		fmt.Println("welcome")
 	case "liar":
 		plugin.Serve(&plugin.ServeConfig{
-			HandshakeConfig:  sdk.Handshake,
+			HandshakeConfig:  proto.Handshake,
 			VersionedPlugins: map[int]plugin.PluginSet{proto.Version: {proto.Set: liar{}}},
 			GRPCServer:       plugin.DefaultGRPCServer,
 		})
@@ -75,22 +75,21 @@ func parent() {
 	if err != nil {
 		panic(err)
 	}
-	n, _ := p.Notifier()
-	got, err := n.Notify(context.Background(), host.Event{ID: "e", Title: "pid"})
-	fmt.Println(got.Detail, err)
+	pid, err := p.Notify(context.Background(), host.Event{ID: "e", Title: "pid"})
+	fmt.Println(pid, err)
 	if os.Args[3] == "busy" {
-		_, _ = n.Notify(context.Background(), host.Event{ID: "e", Title: "hang"})
+		_, _ = p.Notify(context.Background(), host.Event{ID: "e", Title: "hang"})
 	}
 	time.Sleep(time.Minute)
 }
 
 // actor does what the title of an event, or the run of a request, tells it.
 type actor struct {
-	core sdk.Core
+	core *sdk.Core
 	once string // a file: what it says was done already by an earlier process
 }
 
-func (a *actor) configure(_ context.Context, config json.RawMessage, core sdk.Core) error {
+func (a *actor) configure(_ context.Context, config json.RawMessage, core *sdk.Core) error {
 	a.core = core
 	_ = json.Unmarshal(config, &a.once)
 	if a.once == "refuse" {
@@ -136,46 +135,32 @@ func (a *actor) act(ctx context.Context, cue string) (string, error) {
 	return strconv.Itoa(os.Getpid()), nil
 }
 
-func (a *actor) Notify(ctx context.Context, e *sdk.Event) (*sdk.Delivery, error) {
-	detail, err := a.act(ctx, e.GetTitle())
-	return &sdk.Delivery{Key: e.GetId(), Detail: detail}, err
+func (a *actor) Notify(ctx context.Context, e sdk.Event) (string, error) {
+	return a.act(ctx, e.Title)
 }
 
-func (a *actor) Probe(context.Context, *sdk.ProbeRequest) (*sdk.ProbeResponse, error) {
-	return &sdk.ProbeResponse{}, nil
-}
-
-func (a *actor) Plan(ctx context.Context, req *sdk.PlanRequest) (*sdk.PlanResponse, error) {
-	_, err := a.act(ctx, req.GetRun())
+func (a *actor) Plan(ctx context.Context, req sdk.SnapshotRequest) (sdk.SnapshotPlan, error) {
+	_, err := a.act(ctx, req.Run)
 	if err == nil {
-		err = a.core.Operate(ctx, req.GetHostRef(), req.GetDir(), struct{}{}, nil)
+		err = a.core.Operate(ctx, req.HostRef, req.Dir, struct{}{}, nil)
 	}
-	return &sdk.PlanResponse{}, err
+	return sdk.SnapshotPlan{}, err
 }
 
-func (a *actor) Create(ctx context.Context, req *sdk.CreateRequest) (*sdk.CreateResult, error) {
-	sdk.Progress(ctx, "begun")
-	if req.GetRun() == "talk" {
-		for range 8 {
-			time.Sleep(100 * time.Millisecond)
-			sdk.Progress(ctx, "still here")
-		}
-	}
-	result := &sdk.CreateResult{Consistency: "single"}
-	switch req.GetRun() {
+func (a *actor) Create(ctx context.Context, req sdk.SnapshotRequest) (sdk.SnapshotResult, error) {
+	switch req.Run {
 	case "recipe":
-		result.Recipe = [][]byte{[]byte(`{"op": "units", "units": ["a.service"]}`)}
+		return sdk.SnapshotResult{Recipe: json.RawMessage(`[{"op": "units", "units": ["a.service"]}]`)}, nil
 	case "bad-recipe":
-		result.Recipe = [][]byte{[]byte(`rm -rf /`)}
-	case "nothing":
-		return result, nil
-	default:
-		if err := a.core.Operate(ctx, req.GetHostRef(), agent.OpSnapshot, map[string]string{"stamp": req.GetStamp(), "id": req.GetOperationId()}, nil); err != nil {
-			return nil, err
-		}
+		return sdk.SnapshotResult{Recipe: []any{map[string]string{"rm": "-rf /"}}}, nil
+	case "no-recipe":
+		return sdk.SnapshotResult{Recipe: "rm -rf /"}, nil
 	}
-	_, err := a.act(ctx, req.GetRun())
-	return result, err
+	err := a.core.Operate(ctx, req.HostRef, agent.OpSnapshot, map[string]string{"stamp": req.Stamp, "id": req.OperationID}, nil)
+	if err == nil {
+		_, err = a.act(ctx, req.Run)
+	}
+	return sdk.SnapshotResult{}, err
 }
 
 // asker asks core for what the title of an event says.
@@ -183,18 +168,17 @@ func asker() sdk.Plugin {
 	a := &asking{}
 	return sdk.Plugin{
 		Name: "asker", Version: "1", Notifier: a, Snapshotter: nil, Secrets: []string{"token", "unset", "broken"}, Operations: []string{agent.OpDiscover},
-		Configure: func(_ context.Context, _ json.RawMessage, core sdk.Core) error { a.core = core; return nil },
+		Configure: func(_ context.Context, _ json.RawMessage, core *sdk.Core) error { a.core = core; return nil },
 	}
 }
 
-type asking struct{ core sdk.Core }
+type asking struct{ core *sdk.Core }
 
-func (a *asking) Notify(ctx context.Context, e *sdk.Event) (*sdk.Delivery, error) {
-	if op, ok := strings.CutPrefix(e.GetTitle(), "op:"); ok {
-		return nil, a.core.Operate(ctx, e.GetText(), op, nil, nil)
+func (a *asking) Notify(ctx context.Context, e sdk.Event) (string, error) {
+	if op, ok := strings.CutPrefix(e.Title, "op:"); ok {
+		return "", a.core.Operate(ctx, e.Text, op, nil, nil)
 	}
-	value, err := a.core.Secret(ctx, e.GetTitle())
-	return &sdk.Delivery{Key: e.GetId(), Detail: value}, err
+	return a.core.Secret(ctx, e.Title)
 }
 
 // liar advertises what it does not serve.

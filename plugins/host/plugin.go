@@ -2,43 +2,37 @@ package host
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"github.com/hbohlen/deployer/plugins/proto"
+	pluginv1 "github.com/hbohlen/deployer/plugins/proto/deployer/plugin/v1"
 )
 
 // limits is how long a plugin may take for what.
-type limits struct{ start, describe, notify, plan, silence, drain time.Duration }
-
-var defaults = limits{
+var limits = struct{ start, describe, notify, plan, create, drain time.Duration }{
 	start:    15 * time.Second,
 	describe: 5 * time.Second,
 	notify:   10 * time.Second,
 	plan:     30 * time.Second,
-	silence:  30 * time.Second,
+	create:   10 * time.Minute, // dirty data is written out first
 	drain:    5 * time.Second,
 }
 
 // Plugin is a plugin at work. Its methods may be called from several goroutines.
 type Plugin struct {
-	spec   Spec
-	core   *core
-	limits limits
-	start  func(ctx context.Context) (*link, error)
-	info   Info
+	spec  Spec
+	core  *core
+	start func(ctx context.Context) (*process, error)
 
 	mu     sync.Mutex // guards what follows, and is held while a process starts
-	link   *link      // nil after a crash, until the next call
-	last   *tail
+	now    *process   // nil after a crash, until the next call
 	closed bool
 	calls  sync.WaitGroup
 }
@@ -46,129 +40,145 @@ type Plugin struct {
 // Launch starts a plugin, asks what it is and configures it. ctx is for that
 // alone: the plugin lives until Close.
 func Launch(ctx context.Context, spec Spec, services Services) (*Plugin, error) {
-	path, err := trusted(spec)
-	if err != nil {
-		return nil, err
-	}
-	spec.Path = path
-	if err := pinned(spec); err != nil {
-		return nil, err
-	}
-	p := newPlugin(spec, services)
-	p.start = func(ctx context.Context) (*link, error) {
-		return started(ctx, p.spec, p.core.services.Logger, p.limits.start)
-	}
-	return p.launched(ctx)
-}
-
-// Attach is Launch for a connection that is there already, as go-plugin's
-// tests make one: nothing is started, and nothing started again.
-func Attach(ctx context.Context, broker *plugin.GRPCBroker, conn *grpc.ClientConn, spec Spec, services Services) (*Plugin, error) {
-	p := newPlugin(spec, services)
-	once := &link{broker: broker, conn: conn, end: func() {}, kill: func() {}}
-	p.start = func(context.Context) (*link, error) {
-		if once == nil {
-			return nil, &Error{Plugin: spec.Name, Code: "crashed", Message: "it is gone, and was not started here"}
-		}
-		l := once
-		once = nil
-		return l, nil
-	}
-	return p.launched(ctx)
-}
-
-func newPlugin(spec Spec, services Services) *Plugin {
 	if services.Logger == nil {
 		services.Logger = zap.NewNop()
 	}
-	return &Plugin{spec: spec, limits: defaults, core: newCore(spec.Name, services)}
+	return launch(ctx, spec, services, func(ctx context.Context) (*process, error) { return start(ctx, spec, services.Logger) })
 }
 
-func (p *Plugin) launched(ctx context.Context) (*Plugin, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l, err := p.connect(ctx)
-	if err != nil {
+// Attach is Launch for a connection that is there already, as go-plugin's
+// tests make one.
+func Attach(ctx context.Context, broker *plugin.GRPCBroker, conn *grpc.ClientConn, spec Spec, services Services) (*Plugin, error) {
+	there := &process{broker: broker, conn: conn, stderr: &tail{}, end: func(bool) {}}
+	return launch(ctx, spec, services, func(context.Context) (*process, error) { return there, nil })
+}
+
+func launch(ctx context.Context, spec Spec, services Services, start func(context.Context) (*process, error)) (*Plugin, error) {
+	p := &Plugin{spec: spec, start: start, core: &core{plugin: spec.Name, services: services, grants: map[string]*grant{}}}
+	if _, err := p.acquire(ctx); err != nil {
 		return nil, err
 	}
-	p.link = l
+	p.calls.Done()
 	return p, nil
 }
 
-// connect starts a process and brings it to where it can be called.
-func (p *Plugin) connect(ctx context.Context) (*link, error) {
-	l, err := p.start(ctx)
+// acquire is the process that is there, or a new one after a crash. Close
+// waits for the p.calls.Done that ends its use.
+func (p *Plugin) acquire(ctx context.Context) (*process, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, p.fault("closed", "is closed")
+	}
+	if p.now == nil {
+		proc, err := p.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.now = proc
+	}
+	p.calls.Add(1)
+	return p.now, nil
+}
+
+// connect starts a process, asks who it is and hands it what it needs.
+func (p *Plugin) connect(ctx context.Context) (*process, error) {
+	proc, err := p.start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p.last = l.stderr
-	if err := p.introduce(ctx, l); err != nil {
-		l.kill()
-		l.end()
-		return nil, err
+	what := "describe"
+	err = within(ctx, limits.describe, proc, p.describe)
+	if err == nil {
+		what = "configuration"
+		err = within(ctx, limits.describe, proc, p.configure)
 	}
-	return l, nil
+	if err == nil {
+		return proc, nil
+	}
+	proc.end(true)
+	return nil, p.failed(ctx, proc, what, err)
 }
 
-// Describe is what the plugin says of itself.
-func (p *Plugin) Describe() Info { return p.info }
-
-// Name is the plugin's name in deployer.yaml.
-func (p *Plugin) Name() string { return p.spec.Name }
-
-// Snapshotter is the plugin as a provider of snapshots, if it advertises that.
-func (p *Plugin) Snapshotter() (Snapshotter, bool) {
-	if !slices.Contains(p.info.Capabilities, proto.Snapshotter) {
-		return nil, false
+// describe keeps what the first process said: one that was started again gets
+// no more than that.
+func (p *Plugin) describe(ctx context.Context, proc *process) error {
+	info, err := pluginv1.NewPluginClient(proc.conn).Describe(ctx, &pluginv1.DescribeRequest{})
+	if err != nil || p.core.info != nil {
+		return err
 	}
-	return snapshotter{p}, true
+	if info.GetName() == "" {
+		return p.fault("protocol", "it does not say its name")
+	}
+	for _, op := range info.GetOperations() {
+		if allow := p.core.services.Allow; !slices.Contains(allow, op) {
+			return p.fault("protocol", fmt.Sprintf("it wants the operation %q, which plugins are not given", op),
+				"plugins are given: "+strings.Join(allow, ", "))
+		}
+	}
+	p.core.info = info
+	return nil
 }
 
-// Notifier is the plugin as a notifier, if it advertises that.
-func (p *Plugin) Notifier() (Notifier, bool) {
-	if !slices.Contains(p.info.Capabilities, proto.Notifier) {
-		return nil, false
+// configure serves core on one brokered connection, for as long as the process
+// lives, and tells the plugin where.
+func (p *Plugin) configure(ctx context.Context, proc *process) error {
+	id, listening := proc.broker.NextId(), make(chan struct{})
+	go proc.broker.AcceptAndServe(id, func(opts []grpc.ServerOption) *grpc.Server {
+		defer close(listening)
+		s := grpc.NewServer(opts...)
+		pluginv1.RegisterCoreServer(s, p.core)
+		return s
+	})
+	select { // a plugin that dials before is turned away
+	case <-listening:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return notifier{p}, true
+	_, err := pluginv1.NewPluginClient(proc.conn).Configure(ctx, &pluginv1.ConfigureRequest{Config: p.spec.Config, Core: id})
+	return err
+}
+
+// drop ends a process that can do no more. The next call starts another one.
+func (p *Plugin) drop(proc *process) {
+	p.mu.Lock()
+	mine := p.now == proc
+	if mine {
+		p.now = nil
+	}
+	p.mu.Unlock()
+	if mine {
+		proc.end(true)
+	}
 }
 
 // Close waits for calls under way, until ctx ends but no longer than five
 // seconds, and ends the process. go-plugin would cut them off.
 func (p *Plugin) Close(ctx context.Context) error {
 	p.mu.Lock()
-	p.closed = true
-	l := p.link
-	p.link = nil
+	proc := p.now
+	p.closed, p.now = true, nil
 	p.mu.Unlock()
-
-	ctx, cancel := context.WithTimeout(ctx, p.limits.drain)
+	if proc == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limits.drain)
 	defer cancel()
 	drained := make(chan struct{})
 	go func() { p.calls.Wait(); close(drained) }()
-	var err error
 	select {
 	case <-drained:
+		proc.end(false)
+		return nil
 	case <-ctx.Done():
-		err = &Error{Plugin: p.spec.Name, Code: "closed", Message: "was ended in the middle of its work"}
+		proc.end(true)
+		return p.fault("closed", "was ended in the middle of its work")
 	}
-	if l != nil {
-		if err != nil {
-			l.kill()
-		}
-		l.end()
-	}
-	return err
 }
 
-// lastWords ends a sentence with what the process printed last.
-func (p *Plugin) lastWords() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return said(p.last)
-}
+// Info is what the plugin says of itself.
+func (p *Plugin) Info() *pluginv1.DescribeResponse { return p.core.info }
 
-// gone says whether an error means that nobody is there to answer.
-func gone(err error) bool {
-	code := status.Code(err)
-	return code == codes.Unavailable || code == codes.Canceled || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
+func (p *Plugin) fault(code, message string, hint ...string) *Error {
+	return &Error{Plugin: p.spec.Name, Code: code, Message: message, Hint: hint}
 }

@@ -28,11 +28,10 @@ var self = sync.OnceValues(func() (Spec, error) {
 })
 
 // Self is the Spec of a plugin that ships with deployer: the running program,
-// called as `plugin-serve NAME ARGS` and pinned by its own digest.
-func Self(name string, args ...string) (Spec, error) {
+// called as `plugin-serve NAME` and pinned by its own digest.
+func Self(name string) (Spec, error) {
 	spec, err := self()
-	spec.Name = name
-	spec.Args = append([]string{"plugin-serve", name}, args...)
+	spec.Name, spec.Args = name, []string{"plugin-serve", name}
 	return spec, err
 }
 
@@ -51,84 +50,66 @@ func Digest(path string) (string, error) {
 }
 
 // trusted refuses a program that somebody else could replace between the look
-// at its digest and its start: it, and every folder above it, must belong to
-// root or to us and be writable by nobody else. The running program needs no
-// such proof.
+// at its digest and its start. The running program needs no such proof.
 func trusted(spec Spec) (path string, err error) {
 	if spec.own {
 		return spec.Path, nil
 	}
 	if !filepath.IsAbs(spec.Path) {
-		return "", untrusted(spec, fmt.Sprintf("path %q is not absolute", spec.Path))
+		return "", &Error{Plugin: spec.Name, Code: "untrusted", Message: fmt.Sprintf("path %q is not absolute", spec.Path)}
 	}
 	path, err = filepath.EvalSymlinks(spec.Path)
+	for at := path; err == nil; at = filepath.Dir(at) {
+		message, hint, looked := loose(at, path)
+		if message != "" {
+			return "", &Error{Plugin: spec.Name, Code: "untrusted", Message: message, Hint: []string{hint}}
+		}
+		if err = looked; at == "/" {
+			break
+		}
+	}
 	if err != nil {
-		return "", untrusted(spec, fmt.Sprintf("cannot find %s: %v", spec.Path, cause(err)))
+		return "", &Error{Plugin: spec.Name, Code: "untrusted", Message: fmt.Sprintf("cannot look at %s: %v", spec.Path, err)}
 	}
-	for at := path; ; at = filepath.Dir(at) {
-		if e := looseness(at, path); e != nil {
-			e.Plugin = spec.Name
-			return "", e
-		}
-		if at == filepath.Dir(at) {
-			return path, nil
-		}
-	}
+	return path, nil
 }
 
-// looseness says why at, the program itself or a folder above it, cannot be
-// trusted. A sticky folder further up (/tmp, /nix/store) is good enough: what
-// is ours cannot be renamed there by others.
-func looseness(at, program string) *Error {
+// loose says why at, the program itself or a folder above it, cannot be
+// trusted: it must belong to root or to us and be writable by nobody else. A
+// sticky folder further up (/tmp, /nix/store) is good enough: what is ours
+// cannot be renamed there by others.
+func loose(at, program string) (message, hint string, err error) {
 	info, err := os.Lstat(at)
 	if err != nil {
-		return &Error{Code: "untrusted", Message: fmt.Sprintf("cannot look at %s: %v", at, cause(err))}
+		return "", "", err
 	}
-	if at == program && (!info.Mode().IsRegular() || info.Mode()&0o111 == 0) {
-		return &Error{Code: "untrusted", Message: at + " is not an executable file", Hint: []string{"chmod 755 " + at}}
+	mode, uid := info.Mode(), int(info.Sys().(*syscall.Stat_t).Uid)
+	sticky := mode&fs.ModeSticky != 0 && at != program && at != filepath.Dir(program)
+	switch {
+	case at == program && (!mode.IsRegular() || mode&0o111 == 0):
+		return at + " is not an executable file", "chmod 755 " + at, nil
+	case uid != 0 && uid != os.Getuid():
+		return fmt.Sprintf("%s belongs to uid %d, who could replace the program", at, uid), "chown root " + at, nil
+	case mode&0o022 != 0 && !sticky:
+		return fmt.Sprintf("%s is writable by others (%s)", at, mode), "chmod go-w " + at, nil
 	}
-	if uid := int(info.Sys().(*syscall.Stat_t).Uid); uid != 0 && uid != os.Getuid() {
-		return &Error{Code: "untrusted", Message: fmt.Sprintf("%s belongs to uid %d, who could replace the program", at, uid), Hint: []string{"chown root " + at}}
-	}
-	sticky := info.Mode()&fs.ModeSticky != 0 && at != program && at != filepath.Dir(program)
-	if info.Mode()&0o022 != 0 && !sticky {
-		return &Error{Code: "untrusted", Message: fmt.Sprintf("%s is writable by others (%s)", at, info.Mode()), Hint: []string{"chmod go-w " + at}}
-	}
-	return nil
+	return "", "", nil
 }
 
-// pinned compares digests before anything runs; go-plugin does so again.
-func pinned(spec Spec) error {
-	if spec.own {
-		return nil
-	}
+// unpinned says how a program differs from what is pinned. go-plugin has
+// refused it by then, without saying why.
+func unpinned(spec Spec) error {
 	got, err := Digest(spec.Path)
-	if err != nil {
-		return untrusted(spec, fmt.Sprintf("cannot read %s: %v", spec.Path, cause(err)))
-	}
-	if strings.EqualFold(got, spec.SHA256) {
+	if err != nil || strings.EqualFold(got, spec.SHA256) {
 		return nil
 	}
-	e := &Error{Plugin: spec.Name, Code: "digest"}
-	e.Message = fmt.Sprintf("%s is not the program that deployer.yaml pins: it has sha256 %s, pinned is %s", spec.Path, got, spec.SHA256)
+	e := &Error{Plugin: spec.Name, Code: "digest", Message: fmt.Sprintf("%s is not the program that deployer.yaml pins: it has sha256 %s, pinned is %s", spec.Path, got, spec.SHA256)}
 	if spec.SHA256 == "" {
-		e.Message = fmt.Sprintf("%s is not pinned by a sha256", spec.Path)
+		e.Message = spec.Path + " is not pinned by a sha256"
 	}
 	e.Hint = []string{
 		"if this program is the one that you mean, put into deployer.yaml under plugins:",
 		fmt.Sprintf("  %s: {path: %s, sha256: %s}", spec.Name, spec.Path, got),
 	}
 	return e
-}
-
-func untrusted(spec Spec, message string) *Error {
-	return &Error{Plugin: spec.Name, Code: "untrusted", Message: message}
-}
-
-// cause is an error without the path that the message has already.
-func cause(err error) error {
-	if e, ok := err.(*fs.PathError); ok {
-		return e.Err
-	}
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/plugins/proto"
 )
 
 // Spec names one plugin to start.
@@ -43,101 +44,30 @@ type SecretFunc func(ctx context.Context, name string) (value string, ok bool, e
 
 // Call is one thing that a plugin asked of core.
 type Call struct {
-	Plugin    string          `json:"plugin"`
-	Service   string          `json:"service"` // operate, secret
-	Name      string          `json:"name"`    // of the operation or secret
-	Host      string          `json:"host,omitempty"`
-	Operation string          `json:"operation,omitempty"` // id
-	Args      json.RawMessage `json:"args,omitempty"`
-	Write     bool            `json:"write,omitempty"`
-	Refused   bool            `json:"refused,omitempty"` // core did not do it
-	Error     string          `json:"error,omitempty"`
-	Started   time.Time       `json:"started"`
-	Took      time.Duration   `json:"took"`
+	Plugin    string
+	Name      string // of the operation or secret
+	Host      string // empty: a secret
+	Operation string // id
+	Write     bool
+	Refused   bool // core did not do it
+	Error     string
+	Took      time.Duration
 }
 
-// Info is what a plugin says of itself.
-type Info struct {
-	Name         string          `json:"name"`
-	Version      string          `json:"version"`
-	Capabilities []string        `json:"capabilities"`
-	Operations   []string        `json:"operations,omitempty"`
-	Secrets      []string        `json:"secrets,omitempty"`
-	Schema       json.RawMessage `json:"schema,omitempty"`
+type (
+	Event           = proto.Event
+	Subvolume       = proto.Subvolume
+	SnapshotPlan    = proto.SnapshotPlan
+	SnapshotRequest = proto.SnapshotRequest
+	SnapshotResult  = proto.SnapshotResult[agent.SnapshotSet, []agent.Operation]
+)
+
+// Error is what a plugin could not do, or what was wrong with it.
+type Error struct {
+	Plugin  string
+	Code    string // untrusted, digest, start, protocol, crashed, hung, closed; else the plugin's own
+	Message string
+	Hint    []string // what to do next, one line each
 }
 
-// Snapshotter takes snapshots of a host's data.
-type Snapshotter interface {
-	// Probe returns an error where this host cannot be served.
-	Probe(ctx context.Context, hostRef string) (detail string, err error)
-	// Plan says what Create would do; it changes nothing.
-	Plan(ctx context.Context, req SnapshotRequest) (SnapshotPlan, error)
-	// Create takes one set; all of it is durable when it returns. With the
-	// OperationID and Stamp of an earlier try it returns what that one made.
-	Create(ctx context.Context, req SnapshotRequest) (SnapshotResult, error)
-}
-
-// Notifier tells somebody what happened.
-type Notifier interface {
-	Notify(ctx context.Context, event Event) (Delivery, error)
-}
-
-// SnapshotRequest asks for one set on one host.
-type SnapshotRequest struct {
-	Run         string
-	HostRef     string // handed to Operator as it is; the plugin sees a handle
-	OperationID string
-	Dir         string // empty: the plugin chooses
-	Stamp       string // UTC, 20060102T150405Z; empty: now. Journal it with OperationID to try again later
-	Subvolumes  []Subvolume
-	DryRun      bool
-	Progress    func(text string) // may be nil
-}
-
-// Subvolume is one declared subvolume.
-type Subvolume struct {
-	Path       string
-	OnRollback string // keep, restore, ask
-	Pause      []string
-}
-
-// SnapshotPlan is what Create would do.
-type SnapshotPlan struct {
-	Volumes    []agent.Volume
-	Problems   []string          // Create would fail; empty: it would not
-	NotCovered []string          // what the snapshots would not contain
-	Dirs       map[string]string // subvolume's path → folder of its snapshot
-}
-
-// SnapshotResult is what Create did.
-type SnapshotResult struct {
-	Set         agent.SnapshotSet
-	Recipe      []agent.Operation // empty where a rollback keeps the data
-	Consistency string            // single, ordered, paused, stopped
-}
-
-// Event is one thing that happened, for notifications.
-type Event struct {
-	ID       string // delivery key: receivers drop what they have seen under it
-	Run      string
-	Host     string
-	Runbook  string
-	Phase    string
-	Kind     string // run, rollback, alert, window
-	Severity string // info, warning, critical
-	Time     time.Time
-	Title    string
-	Text     string
-	Fields   map[string]string
-	Links    []Link
-	ExitCode *int // where the event ends a run
-}
-
-// Link is something to open.
-type Link struct{ Title, URL string }
-
-// Delivery is the proof that an event was delivered.
-type Delivery struct {
-	Key    string // the event's ID
-	Detail string // where it went and what was answered, without secrets
-}
+func (e *Error) Error() string { return "plugin " + e.Plugin + ": " + e.Message }

@@ -1,51 +1,42 @@
 package notify
 
 import (
+	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"github.com/hbohlen/deployer/plugins/sdk"
 )
 
 type webhook struct {
-	client *http.Client
+	client http.Client
 	url    *url.URL
 	sign   []byte
 }
 
 // Webhook is the plugin that posts events.
 func Webhook() sdk.Plugin {
-	w := &webhook{client: client()}
-	return sdk.Plugin{
-		Name:      KindWebhook,
-		Version:   "1.0.0",
-		Notifier:  w,
-		Secrets:   []string{"url", "sign"},
-		Schema:    json.RawMessage(`{"type": "object", "properties": {"url": {"type": "string", "format": "uri"}}, "additionalProperties": false}`),
-		Configure: w.configure,
-	}
-}
-
-func client() *http.Client {
-	return &http.Client{
+	w := &webhook{client: http.Client{
 		Timeout:       4 * time.Second, // of one attempt
 		Transport:     http.DefaultTransport.(*http.Transport).Clone(),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	}}
+	return sdk.Plugin{Name: "webhook", Version: "1.0.0", Notifier: w, Secrets: []string{"url", "sign"}, Configure: w.configure}
 }
 
-func (w *webhook) configure(ctx context.Context, config json.RawMessage, core sdk.Core) error {
-	var c struct {
-		URL string `json:"url"`
-	}
-	if err := decode(config, &c); err != nil {
+func (w *webhook) configure(ctx context.Context, config json.RawMessage, core *sdk.Core) error {
+	var c struct{ URL string }
+	if err := json.Unmarshal(config, &c); err != nil {
 		return err
 	}
 	if c.URL == "" {
@@ -65,7 +56,7 @@ func (w *webhook) configure(ctx context.Context, config json.RawMessage, core sd
 }
 
 // optional is a secret, or "" where none is configured.
-func optional(ctx context.Context, core sdk.Core, name string) (string, error) {
+func optional(ctx context.Context, core *sdk.Core, name string) (string, error) {
 	value, err := core.Secret(ctx, name)
 	var e *sdk.Error
 	if errors.As(err, &e) && e.Code == "not-found" {
@@ -74,62 +65,85 @@ func optional(ctx context.Context, core sdk.Core, name string) (string, error) {
 	return value, err
 }
 
-// Notify posts until somebody has said yes or no, or the time is over.
-func (w *webhook) Notify(ctx context.Context, event *sdk.Event) (*sdk.Delivery, error) {
-	body, err := encode(event)
+// Notify posts until somebody has said yes or no, or the time is over. It ends
+// a little before the call does, so that its error is the reason and not the
+// end of time.
+func (w *webhook) Notify(ctx context.Context, event sdk.Event) (string, error) {
+	body, err := json.Marshal(event)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	ctx, cancel := shortly(ctx)
-	defer cancel()
-	attempts, last := 0, error(nil)
-	code, err := backoff.Retry(ctx, func() (int, error) {
-		attempts++
-		code, err := w.post(ctx, event.GetId(), body)
-		if ctx.Err() == nil || last == nil {
-			last = err
-		}
-		return code, err
-	}, backoff.WithBackOff(pace()), backoff.WithMaxElapsedTime(left(ctx)))
-	if err != nil {
-		return nil, fmt.Errorf("cannot post to %s, %d attempts: %w", w.url.Host, attempts, plain(last))
-	}
-	return &sdk.Delivery{Key: event.GetId(), Detail: fmt.Sprintf("%s answered %d, %d attempts", w.url.Host, code, attempts)}, nil
-}
-
-func pace() backoff.BackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = 250 * time.Millisecond
-	b.MaxInterval = 3 * time.Second
-	return b
-}
-
-// shortly ends a little before the call does, so that its error is the reason
-// and not the end of time.
-func shortly(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
 		end = time.Now().Add(10 * time.Second)
 	}
-	return context.WithDeadline(ctx, end.Add(-500*time.Millisecond))
+	end = end.Add(-500 * time.Millisecond)
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	var reason error
+	for attempt, pause := 1, 250*time.Millisecond; ; attempt, pause = attempt+1, min(2*pause, 3*time.Second) {
+		code, again, err := w.post(ctx, event.ID, body)
+		if err == nil {
+			return fmt.Sprintf("%s answered %d, %d attempts", w.url.Host, code, attempt), nil
+		}
+		if ctx.Err() == nil || reason == nil {
+			reason = err
+		}
+		wait := max(pause, again)
+		if again == never || time.Until(end) < wait || !sleep(ctx, wait) {
+			return "", fmt.Errorf("cannot post to %s, %d attempts: %w", w.url.Host, attempt, reason)
+		}
+	}
 }
 
-// left is the time until then: a receiver that names a later time is not waited for.
-func left(ctx context.Context) time.Duration {
-	end, _ := ctx.Deadline()
-	return time.Until(end)
+func sleep(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-// plain takes off what backoff and net/http wrap an error in: the latter shows
-// the whole URL.
-func plain(err error) error {
-	var permanent *backoff.PermanentError
-	if errors.As(err, &permanent) {
-		err = permanent.Err
+const never = time.Duration(-1)
+
+// post is one attempt. The time in its signature is its own; its key is not.
+// again is how long to wait, at least, for the next one.
+func (w *webhook) post(ctx context.Context, key string, body []byte) (code int, again time.Duration, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
+	if err != nil {
+		return 0, never, err
 	}
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		err = wrapped.Err
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "deployer")
+	req.Header.Set("Idempotency-Key", key)
+	if len(w.sign) > 0 {
+		req.Header.Set("X-Deployer-Signature", signature(w.sign, time.Now(), body))
 	}
-	return err
+	resp, err := w.client.Do(req)
+	var whole *url.Error // shows the whole URL
+	if errors.As(err, &whole) {
+		err = whole.Err
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	switch code = resp.StatusCode; {
+	case code >= 200 && code < 300:
+		return code, 0, nil
+	case code < 500 && code != http.StatusTooManyRequests:
+		again = never
+	default:
+		seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
+		again = time.Duration(min(max(seconds, 0), 3600)) * time.Second
+	}
+	return code, again, fmt.Errorf("answered %d", code)
+}
+
+func signature(key []byte, at time.Time, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%d.%s", at.Unix(), body)
+	return fmt.Sprintf("t=%d,v1=%s", at.Unix(), hex.EncodeToString(mac.Sum(nil)))
 }

@@ -23,11 +23,7 @@ func (e *Error) Error() string { return e.Message }
 // GRPCStatus is how gRPC asks an error for its status.
 func (e *Error) GRPCStatus() *status.Status {
 	st := status.New(codes.FailedPrecondition, e.Message)
-	info := &errdetails.ErrorInfo{
-		Reason:   e.Code,
-		Domain:   domain,
-		Metadata: map[string]string{"hint": strings.Join(e.Hint, "\n")},
-	}
+	info := &errdetails.ErrorInfo{Reason: e.Code, Domain: domain, Metadata: map[string]string{"hint": strings.Join(e.Hint, "\n")}}
 	if with, err := st.WithDetails(info); err == nil {
 		return with
 	}

@@ -3,7 +3,6 @@ package sdk_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -22,9 +21,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-type notifier func(ctx context.Context, e *sdk.Event) (*sdk.Delivery, error)
+type notifier func(ctx context.Context, e sdk.Event) (string, error)
 
-func (n notifier) Notify(ctx context.Context, e *sdk.Event) (*sdk.Delivery, error) { return n(ctx, e) }
+func (n notifier) Notify(ctx context.Context, e sdk.Event) (string, error) { return n(ctx, e) }
 
 func TestCapabilitiesAreThoseThatAreSet(t *testing.T) {
 	for _, c := range []struct {
@@ -35,25 +34,15 @@ func TestCapabilitiesAreThoseThatAreSet(t *testing.T) {
 		{sdk.Plugin{Name: "one", Notifier: notifier(nil)}, "notifier"},
 	} {
 		p, err := plugintest.Connect(t, c.p, nil, host.Services{})
-		if err != nil || strings.Join(p.Describe().Capabilities, " ") != c.want {
+		if err != nil || strings.Join(p.Info().Capabilities, " ") != c.want {
 			t.Errorf("%s: %v", c.p.Name, err)
 		}
 	}
 }
 
-func TestHealthSaysWhatIsWrong(t *testing.T) {
-	p, err := plugintest.Connect(t, sdk.Plugin{Name: "ill", Health: func(context.Context) error { return errors.New("no disk") }}, nil, host.Services{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "no disk") {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestConfigureGetsTheConfigurationAndCore(t *testing.T) {
 	var got string
-	p := sdk.Plugin{Name: "c", Secrets: []string{"k"}, Configure: func(ctx context.Context, config json.RawMessage, core sdk.Core) error {
+	p := sdk.Plugin{Name: "c", Secrets: []string{"k"}, Configure: func(ctx context.Context, config json.RawMessage, core *sdk.Core) error {
 		value, err := core.Secret(ctx, "k")
 		got = string(config) + value
 		return err
@@ -65,8 +54,6 @@ func TestConfigureGetsTheConfigurationAndCore(t *testing.T) {
 		t.Errorf("%v, %q", err, got)
 	}
 }
-
-func TestProgressOutsideCreateIsNothing(t *testing.T) { sdk.Progress(t.Context(), "x") }
 
 func TestStartedByHandItSaysWhatItIs(t *testing.T) {
 	out, err := exec.Command("/proc/self/exe", "plugin-serve").CombinedOutput()

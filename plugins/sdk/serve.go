@@ -1,9 +1,11 @@
 package sdk
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -14,58 +16,44 @@ import (
 	"github.com/hbohlen/deployer/plugins/proto"
 )
 
-// Handshake is what both sides compare first.
-var Handshake = plugin.HandshakeConfig{MagicCookieKey: proto.CookieKey, MagicCookieValue: proto.CookieValue}
-
 // Serve is the whole main of a plugin. It returns when deployer is done with it.
 func Serve(p Plugin) {
 	signal.Ignore(syscall.SIGPIPE)
-	if os.Getenv(proto.CookieKey) == proto.CookieValue {
-		remove := privateSockets()
-		defer remove()
-		go exitWithParent(os.Getppid(), remove)
+	if os.Getenv(proto.Handshake.MagicCookieKey) == proto.Handshake.MagicCookieValue {
+		go exitWithParent(os.Getppid())
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
 	hclog.SetDefault(logger)
 	plugin.Serve(&plugin.ServeConfig{
-		HandshakeConfig:  Handshake,
-		VersionedPlugins: map[int]plugin.PluginSet{proto.Version: {proto.Set: Server(p)}},
-		GRPCServer:       newGRPCServer,
-		Logger:           logger,
+		HandshakeConfig:  proto.Handshake,
+		VersionedPlugins: map[int]plugin.PluginSet{proto.Version: {proto.Set: Entry(p)}},
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts, grpc.UnaryInterceptor(answers))...)
+		},
+		Logger: logger,
 	})
-}
-
-// privateSockets finds a folder for go-plugin's sockets, or makes one, and
-// clears it in the end: go-plugin leaves one behind per start when it multiplexes.
-func privateSockets() (remove func()) {
-	dir := os.Getenv(plugin.EnvUnixSocketDir)
-	if dir == "" {
-		dir, _ = os.MkdirTemp("", "s") // go-plugin meets the same error and reports it
-		os.Setenv(plugin.EnvUnixSocketDir, dir)
-	}
-	return func() {
-		sockets, _ := filepath.Glob(filepath.Join(dir, "plugin*"))
-		for _, socket := range sockets {
-			os.Remove(socket)
-		}
-		os.Remove(dir)
-	}
 }
 
 // exitWithParent ends the process when the one that started it is gone. The
 // multiplexed connection notices as well, but only once it was made.
-func exitWithParent(parent int, cleanup func()) {
+func exitWithParent(parent int) {
 	for os.Getppid() == parent {
 		time.Sleep(300 * time.Millisecond)
 	}
-	cleanup()
 	os.Exit(1)
 }
 
-func newGRPCServer(opts []grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append(opts,
-		grpc.MaxRecvMsgSize(4<<20),
-		grpc.UnaryInterceptor(unaryPanics),
-		grpc.StreamInterceptor(streamPanics),
-	)...)
+// answers gives every error the form that keeps code and hints, so that no
+// answer looks like a broken connection, and turns a panic into one.
+func answers(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			hclog.Default().Error("panic", "method", info.FullMethod, "value", fmt.Sprint(value), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", value)
+		}
+		if err != nil {
+			err = proto.ErrorOf(err)
+		}
+	}()
+	return next(ctx, req)
 }

@@ -2,7 +2,8 @@ package sdk
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
+	"fmt"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -11,90 +12,68 @@ import (
 	pluginv1 "github.com/hbohlen/deployer/plugins/proto/deployer/plugin/v1"
 )
 
-// Server is p as go-plugin serves it: for tests that serve it in their own process.
-func Server(p Plugin) plugin.Plugin { return &entry{plugin: p} }
-
-type entry struct {
-	plugin.NetRPCUnsupportedPlugin
-	plugin Plugin
+// Entry is p as go-plugin serves it: for tests that serve it in their own process.
+func Entry(p Plugin) *proto.Entry {
+	return &proto.Entry{Serve: func(broker *plugin.GRPCBroker, s *grpc.Server) {
+		served := &server{plugin: p, broker: broker}
+		pluginv1.RegisterPluginServer(s, served)
+		if p.Notifier != nil {
+			served.capabilities = append(served.capabilities, proto.Notifier)
+			pluginv1.RegisterNotifierServer(s, served)
+		}
+		if p.Snapshotter != nil {
+			served.capabilities = append(served.capabilities, proto.Snapshotter)
+			pluginv1.RegisterSnapshotterServer(s, served)
+		}
+	}}
 }
 
-func (e *entry) GRPCServer(broker *plugin.GRPCBroker, s *grpc.Server) error {
-	pluginv1.RegisterPluginServer(s, &server{plugin: e.plugin, broker: broker})
-	if e.plugin.Notifier != nil {
-		pluginv1.RegisterNotifierServer(s, &notifier{Notifier: e.plugin.Notifier})
-	}
-	if e.plugin.Snapshotter != nil {
-		pluginv1.RegisterSnapshotterServer(s, &snapshotter{Snapshotter: e.plugin.Snapshotter})
-	}
-	return nil
-}
-
-func (*entry) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
-	return nil, errors.New("internal error: the sdk is no client")
-}
-
-// server answers what every plugin is asked.
 type server struct {
 	pluginv1.UnimplementedPluginServer
-	plugin Plugin
-	broker *plugin.GRPCBroker
+	pluginv1.UnimplementedNotifierServer
+	pluginv1.UnimplementedSnapshotterServer
+	plugin       Plugin
+	capabilities []string
+	broker       *plugin.GRPCBroker
 }
 
 func (s *server) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
-	return &pluginv1.DescribeResponse{
-		Name:         s.plugin.Name,
-		Version:      s.plugin.Version,
-		Capabilities: capabilities(s.plugin),
-		Operations:   s.plugin.Operations,
-		Secrets:      s.plugin.Secrets,
-		Schema:       s.plugin.Schema,
-	}, nil
-}
-
-func capabilities(p Plugin) []string {
-	var names []string
-	if p.Notifier != nil {
-		names = append(names, proto.Notifier)
-	}
-	if p.Snapshotter != nil {
-		names = append(names, proto.Snapshotter)
-	}
-	return names
+	p := s.plugin
+	return &pluginv1.DescribeResponse{Name: p.Name, Version: p.Version, Capabilities: s.capabilities, Operations: p.Operations, Secrets: p.Secrets}, nil
 }
 
 func (s *server) Configure(ctx context.Context, req *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
-	core, err := dialCore(s.broker, req.GetCore())
+	conn, err := s.broker.DialWithOptions(req.GetCore(), grpc.WithIdleTimeout(0))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot reach core: %w", err)
 	}
 	if s.plugin.Configure != nil {
-		if err := s.plugin.Configure(ctx, req.GetConfig(), core); err != nil {
-			return nil, err
-		}
+		err = s.plugin.Configure(ctx, req.GetConfig(), &Core{pluginv1.NewCoreClient(conn)})
 	}
-	return &pluginv1.ConfigureResponse{}, nil
+	return &pluginv1.ConfigureResponse{}, err
 }
 
-func (s *server) Health(ctx context.Context, _ *pluginv1.HealthRequest) (*pluginv1.HealthResponse, error) {
-	if s.plugin.Health == nil {
-		return &pluginv1.HealthResponse{}, nil
-	}
-	if err := s.plugin.Health(ctx); err != nil {
-		return &pluginv1.HealthResponse{Problem: err.Error()}, nil
-	}
-	return &pluginv1.HealthResponse{}, nil
+func (s *server) Notify(ctx context.Context, req *pluginv1.Request) (*pluginv1.Response, error) {
+	return answer(ctx, req, s.plugin.Notifier.Notify)
 }
 
-type notifier struct {
-	pluginv1.UnimplementedNotifierServer
-	Notifier
+func (s *server) Plan(ctx context.Context, req *pluginv1.Request) (*pluginv1.Response, error) {
+	return answer(ctx, req, s.plugin.Snapshotter.Plan)
 }
 
-func (n *notifier) Notify(ctx context.Context, req *pluginv1.NotifyRequest) (*pluginv1.NotifyResponse, error) {
-	delivery, err := n.Notifier.Notify(ctx, req.GetEvent())
+func (s *server) Create(ctx context.Context, req *pluginv1.Request) (*pluginv1.Response, error) {
+	return answer(ctx, req, s.plugin.Snapshotter.Create)
+}
+
+func answer[In, Out any](ctx context.Context, req *pluginv1.Request, do func(context.Context, In) (Out, error)) (*pluginv1.Response, error) {
+	var in In
+	if err := json.Unmarshal(req.GetJson(), &in); err != nil {
+		return nil, err
+	}
+	out, err := do(ctx, in)
 	if err != nil {
 		return nil, err
 	}
-	return &pluginv1.NotifyResponse{Delivery: delivery}, nil
+	data, err := json.Marshal(out)
+	return &pluginv1.Response{Json: data}, err
 }

@@ -18,18 +18,19 @@ import (
 	"github.com/hbohlen/deployer/plugins/btrfs"
 	plugins "github.com/hbohlen/deployer/plugins/host"
 	"github.com/hbohlen/deployer/plugins/notify"
+	"github.com/hbohlen/deployer/plugins/sdk"
 	"github.com/hbohlen/deployer/runbooks"
 	"github.com/hbohlen/deployer/state"
 )
 
 // shipped are the plugins that deployer is itself, as processes of their own.
 var shipped = map[string]struct {
-	serve func()
-	about string
+	plugin func() sdk.Plugin
+	about  string
 }{
-	"btrfs":   {btrfs.Serve, "read-only snapshots of declared subvolumes"},
-	"webhook": {func() { notify.Serve("webhook") }, "notifications by signed HTTP POST"},
-	"file":    {func() { notify.Serve("file") }, "notifications as lines of a file"},
+	"btrfs":   {btrfs.Plugin, "read-only snapshots of declared subvolumes"},
+	"webhook": {notify.Webhook, "notifications by signed HTTP POST"},
+	"file":    {notify.File, "notifications as lines of a file"},
 }
 
 // pluginServeCmd is the hidden verb that a shipped plugin is started by.
@@ -41,7 +42,7 @@ func pluginServeCmd() *cobra.Command {
 			if !ok {
 				return usage(fmt.Errorf("no plugin %q ships with deployer", args[0]))
 			}
-			p.serve()
+			sdk.Serve(p.plugin())
 			return nil
 		},
 	}
@@ -131,18 +132,6 @@ func newSnapshots(ctx context.Context, r *phases.Run) *snapshots {
 	return s
 }
 
-func (s *snapshots) provider() (plugins.Snapshotter, error) {
-	p, err := s.start()
-	if err != nil {
-		return nil, err
-	}
-	sn, ok := p.Snapshotter()
-	if !ok {
-		return nil, fmt.Errorf("the plugin %s takes no snapshots", p.Name())
-	}
-	return sn, nil
-}
-
 // Close ends the plugin.
 func (s *snapshots) Close() {
 	if p, err := s.start(); err == nil {
@@ -161,21 +150,21 @@ func request(req phases.SnapshotRequest) plugins.SnapshotRequest {
 
 // Plan implements phases.Snapshotter.
 func (s *snapshots) Plan(ctx context.Context, req phases.SnapshotRequest) (phases.SnapshotPlan, error) {
-	sn, err := s.provider()
+	p, err := s.start()
 	if err != nil {
 		return phases.SnapshotPlan{}, err
 	}
-	p, err := sn.Plan(ctx, request(req))
-	return phases.SnapshotPlan{Problems: p.Problems, NotCovered: p.NotCovered}, err
+	plan, err := p.Plan(ctx, request(req))
+	return phases.SnapshotPlan{Problems: plan.Problems, NotCovered: plan.NotCovered}, err
 }
 
 // Create implements phases.Snapshotter.
 func (s *snapshots) Create(ctx context.Context, req phases.SnapshotRequest) (agent.SnapshotSet, []agent.Operation, error) {
-	sn, err := s.provider()
+	p, err := s.start()
 	if err != nil {
 		return agent.SnapshotSet{}, nil, err
 	}
-	res, err := sn.Create(ctx, request(req))
+	res, err := p.Create(ctx, request(req))
 	return res.Set, res.Recipe, err
 }
 
@@ -198,14 +187,14 @@ func notifyAll(ctx context.Context, r *phases.Run, log *phases.Log, o *phases.Ou
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			d, err := notifyOne(ctx, r, conf, ev)
+			detail, err := notifyOne(ctx, r, conf, ev)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				failed = multierror.Append(failed, fmt.Errorf("%s: %w", name, err))
 				return
 			}
-			_ = log.Record(state.Record{Kind: state.Notified, Text: name + " was told: " + ev.Title, Reason: d.Detail}, nil)
+			_ = log.Record(state.Record{Kind: state.Notified, Text: name + " was told: " + ev.Title, Reason: detail}, nil)
 		}()
 	}
 	wg.Wait()
@@ -239,15 +228,11 @@ func eventOf(r *phases.Run, o *phases.Outcome) plugins.Event {
 	return ev
 }
 
-func notifyOne(ctx context.Context, r *phases.Run, conf *runbooks.Notify, ev plugins.Event) (plugins.Delivery, error) {
+func notifyOne(ctx context.Context, r *phases.Run, conf *runbooks.Notify, ev plugins.Event) (detail string, err error) {
 	p, err := launch(ctx, r, conf.Kind, notifyConfig(r.Project, conf), secretsOf(r.Project, conf))
 	if err != nil {
-		return plugins.Delivery{}, err
+		return "", err
 	}
 	defer func() { _ = p.Close(context.WithoutCancel(ctx)) }()
-	n, ok := p.Notifier()
-	if !ok {
-		return plugins.Delivery{}, fmt.Errorf("the plugin %s sends no notifications", conf.Kind)
-	}
-	return n.Notify(ctx, ev)
+	return p.Notify(ctx, ev)
 }

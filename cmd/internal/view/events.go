@@ -37,7 +37,7 @@ func (h *Human) Planned(p *phases.Plan) {
 	for _, ph := range p.Phases {
 		for _, s := range ph.Steps {
 			h.texts[s.Key] = s.Text
-			h.names = min(max(h.names, width(ph.Name+"/"+s.Name)), max(26, h.Width*3/10))
+			h.names = min(max(h.names, width(ph.Name+"/"+s.Name)), max(24, h.Width*3/10))
 			h.hosts = max(h.hosts, width(s.Host))
 		}
 	}
@@ -78,7 +78,7 @@ func (h *Human) progress(rec state.Record) {
 	case h.live != nil:
 		h.live.now(h.text(Clean(strings.Join(strings.Fields(place(rec)+" "+rec.Text), " "))), rec.Elapsed)
 	case !h.Quiet && rec.Text == "still running":
-		h.print(h.row(rec, [2]string{"…", dim}, rec.Text, false))
+		h.print(h.row(rec, [2]string{"…", dim}, rec.Text, true))
 	}
 }
 
@@ -122,7 +122,7 @@ var mark = map[state.Kind][2]string{
 // words name what happened, so that no meaning hangs on a symbol.
 var words = map[state.Kind]string{
 	state.StepFailed: "failed: ", state.StepSkipped: "skipped: ", state.StepWaiting: "waiting: ", state.StepRetry: "again: ",
-	state.UndoIntent: "going back: ", state.UndoFailed: "failed: ", state.NotifyFailed: "not notified: ",
+	state.UndoIntent: "begins: ", state.UndoFailed: "failed: ", state.NotifyFailed: "not notified: ",
 }
 
 func (h *Human) line(rec state.Record) string {
@@ -137,11 +137,16 @@ func (h *Human) line(rec state.Record) string {
 	if text == "" && rec.Kind == state.StepDone {
 		text = h.texts[rec.Step]
 	}
-	if rec.Reason != "" {
-		text = strings.TrimSpace(text + " " + rec.Reason)
+	planned := rec.Kind == state.StepDone || rec.Kind == state.UndoDone && !strings.HasPrefix(text, "verified")
+	return h.row(rec, m, words[rec.Kind]+brief(firstLine(said(text, rec.Reason))), planned)
+}
+
+// said puts what happened and why into one line.
+func said(text, reason string) string {
+	if text == "" || reason == "" {
+		return text + reason
 	}
-	wrong := rec.Kind == state.StepFailed || rec.Kind == state.UndoFailed || rec.Kind == state.NotifyFailed
-	return h.row(rec, m, words[rec.Kind]+firstLine(text), wrong)
+	return text + " (" + reason + ")"
 }
 
 // created is the first line of a run: the id is what all other commands ask for.
@@ -163,25 +168,24 @@ func (h *Human) created(rec state.Record) string {
 // tookWidth is the column of durations.
 const tookWidth = 7
 
-// row is one line: when, how, which step, where, what, how long. What went
-// wrong is never cut.
-func (h *Human) row(rec state.Record, m [2]string, text string, wrong bool) string {
-	took := ""
-	if rec.Elapsed >= 0.05 {
-		took = Duration(rec.Elapsed)
-	}
+// row is one line: when, how, which step, where, what, how long. What the
+// plan or the recipe said before is cut to fit; what is news never is.
+func (h *Human) row(rec state.Record, m [2]string, text string, cut bool) string {
 	head := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], h.sym(m[0], 4)), h.columns(rec))
-	room := max(h.Width-1-width(head)-2-1-tookWidth, 16)
+	room := max(h.Width-1-width(head)-1-tookWidth, 16)
 	body := h.text(Clean(text))
-	if !wrong {
-		body = h.text(fit(body, room))
+	if cut {
+		body = fit(body, room)
+		if h.ASCII && strings.HasSuffix(body, "…") {
+			body = fit(body, room-2)
+		}
 	}
-	if wrong && width(body) > room {
-		took = "  " + took
-	} else {
-		body, took = pad(body, min(room, 60)), left(took, tookWidth+1)
+	if rec.Elapsed < 0.05 {
+		return strings.TrimRight(head+h.text(body), " ")
 	}
-	return strings.TrimRight(head+"  "+body+h.style(dim, took), " ")
+	took := Duration(rec.Elapsed)
+	gap := max(min(room, 60)+1+tookWidth-width(h.text(body))-width(took), 2)
+	return head + h.text(body) + strings.Repeat(" ", gap) + h.style(dim, took)
 }
 
 func (h *Human) columns(rec state.Record) string {
@@ -189,7 +193,13 @@ func (h *Human) columns(rec state.Record) string {
 	if name == "" {
 		name = rec.Phase
 	}
-	return pad(fit(name, h.names), h.names) + " " + pad(rec.Host, h.hosts)
+	switch {
+	case name == "" && rec.Host == "":
+		return ""
+	case name == "":
+		return rec.Host + ": "
+	}
+	return pad(fit(name, h.names), h.names) + " " + pad(rec.Host, h.hosts) + "  "
 }
 
 func firstLine(t string) string {

@@ -99,7 +99,7 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 	case phases.ExitRefused:
 		return s.style(yellow, "Refused") + " before any change: the hosts are untouched" + took + "."
 	case phases.ExitRolledBack:
-		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ". Snapshots and logs are kept."
+		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ".\nSnapshots and logs are kept."
 	case phases.ExitAborted:
 		return s.style(yellow, "Stopped") + " by the operator: every host is what it was before" + took + "."
 	case phases.ExitMixed:
@@ -148,7 +148,7 @@ func after(o *phases.Outcome, e Ended) []string {
 	case phases.ExitStuck:
 		return []string{"deployer show " + e.Run, "deployer rollback " + e.Run + "   # once the cause is mended"}
 	case phases.ExitUnknown:
-		return []string{"deployer rollback " + e.Run + "   # when the host answers again"}
+		return []string{"deployer rollback " + e.Run + "   # when the host answers again", "deployer status"}
 	}
 	return []string{"deployer show " + e.Run, "deployer logs " + e.Run}
 }

@@ -20,14 +20,19 @@ func (s *Streams) Plan(p *phases.Plan, full bool) {
 	for _, name := range keys(p.Changed) {
 		fmt.Fprintf(&b, "  with %s = %s (the runbook says %s)\n", name, p.Vars[name], p.Changed[name])
 	}
-	fmt.Fprintf(&b, "  %s\n", s.style(dim, "+ will do   – nothing to do   ? known when it runs   ↩ can be undone"))
+	steps := full || !p.Nothing
+	if steps {
+		fmt.Fprintf(&b, "  %s\n", s.style(dim, "+ will do   – nothing to do   ? known when it runs   ↩ can be undone"))
+	}
 	for _, h := range p.Hosts {
 		s.planHost(&b, h, full)
 	}
-	b.WriteString("\n")
-	names, hosts := columns(p)
-	for i, ph := range p.Phases {
-		s.planPhase(&b, i+1, ph, names, hosts, full)
+	if steps {
+		b.WriteString("\n")
+		names, hosts := columns(p)
+		for i, ph := range p.Phases {
+			s.planPhase(&b, i+1, ph, names, hosts, full)
+		}
 	}
 	b.WriteString("\n" + s.wrap("", tally(p)))
 	s.Printf("%s", b.String())
@@ -79,16 +84,16 @@ func (s *Streams) planDiff(b *strings.Builder, d *nix.Diff, full bool) {
 
 // DiffLine shows one package in the notation of `nix store diff-closures`.
 func DiffLine(i nix.Item) string {
-	line := i.Name + ": " + versions(i.Old) + " → " + versions(i.New)
-	if slices.Equal(i.Old, i.New) {
-		line = i.Name + ":"
+	var parts []string
+	if !slices.Equal(i.Old, i.New) {
+		parts = append(parts, versions(i.Old)+" → "+versions(i.New))
 	}
 	if i.Bytes >= 8<<10 {
-		line += ", +" + Bytes(i.Bytes)
+		parts = append(parts, "+"+Bytes(i.Bytes))
 	} else if i.Bytes <= -8<<10 {
-		line += ", " + Bytes(i.Bytes)
+		parts = append(parts, Bytes(i.Bytes))
 	}
-	return line
+	return i.Name + ": " + strings.Join(parts, ", ")
 }
 
 func versions(v []string) string {
@@ -138,13 +143,13 @@ func (s *Streams) planPhase(b *strings.Builder, n int, ph phases.PlanPhase, name
 			undo = "↩"
 		}
 		lead := fmt.Sprintf("   %s %s %s %s  ", sym, s.sym(undo, 2), pad(fit(st.Name, names), names), pad(st.Host, hosts))
-		b.WriteString(s.wrap(lead, st.Text))
+		b.WriteString(s.wrap(lead, brief(st.Text)))
 		if full {
 			for _, d := range st.Detail {
 				b.WriteString(s.wrap("         ", d))
 			}
 			for _, op := range st.Undo {
-				b.WriteString(s.wrap("         "+s.style(dim, "undo:")+" ", phases.Words(op)))
+				b.WriteString(s.wrap("         "+s.style(dim, "undo:")+" ", brief(phases.Words(op))))
 			}
 		}
 	}
@@ -176,9 +181,9 @@ func tally(p *phases.Plan) string {
 		}
 	}
 	if p.Nothing {
-		return fmt.Sprintf("Nothing to do: %d host(s) run and boot this revision already.", len(p.Hosts))
+		return "Nothing to do: all hosts run and boot this revision already."
 	}
-	return fmt.Sprintf("%d of %d hosts change; %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
+	return fmt.Sprintf("%d of %d hosts to change; %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
 }
 
 func short(digest string) string {

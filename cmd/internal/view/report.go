@@ -23,17 +23,23 @@ func Report(r Row, p *phases.Plan, zone *time.Location) string {
 		fmt.Fprintf(&b, "| undoes | run %s |\n", r.Undoes)
 	}
 	fmt.Fprintf(&b, "| started | %s |\n| by | %s |\n", r.Started.In(zone).Format("2006-01-02 15:04:05 MST"), cell(r.By))
+	if r.Reason != "" {
+		fmt.Fprintf(&b, "| reason | %s |\n", cell(r.Reason))
+	}
 	if r.Revision != "" {
 		fmt.Fprintf(&b, "| revision | `%s` |\n", r.Revision)
 	}
 	if r.Exit != nil {
 		fmt.Fprintf(&b, "| exit code | %d |\n| took | %s |\n", *r.Exit, took(r.Run))
+		if *r.Exit != 0 && r.Waits != "" {
+			fmt.Fprintf(&b, "| cause | %s |\n", cell(r.Waits))
+		}
 	}
 	for _, k := range keys(r.Vars) {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", k, cell(r.Vars[k]))
 	}
 	reportHosts(&b, r, p)
-	reportSteps(&b, r)
+	reportSteps(&b, r, zone)
 	reportUndo(&b, r, p)
 	return b.String()
 }
@@ -56,7 +62,7 @@ func reportHosts(b *strings.Builder, r Row, p *phases.Plan) {
 		if h.Diff == nil || len(h.Diff.Items) == 0 {
 			continue
 		}
-		fmt.Fprintf(b, "\n<details><summary>%s: %d packages differ, %s</summary>\n\n```\n", h.Name, len(h.Diff.Items), Bytes(h.Diff.Bytes))
+		fmt.Fprintf(b, "\n<details><summary>%s: packages that differ: %d (%s)</summary>\n\n```\n", h.Name, len(h.Diff.Items), Bytes(h.Diff.Bytes))
 		for _, i := range h.Diff.Items {
 			b.WriteString(DiffLine(i) + "\n")
 		}
@@ -64,13 +70,13 @@ func reportHosts(b *strings.Builder, r Row, p *phases.Plan) {
 	}
 }
 
-func reportSteps(b *strings.Builder, r Row) {
+func reportSteps(b *strings.Builder, r Row, zone *time.Location) {
 	b.WriteString("\n## Steps\n\n| phase | step | host | result | took | |\n|---|---|---|---|---|---|\n")
 	for _, ph := range r.Phases {
 		for _, st := range ph.Steps {
 			name, _, _ := strings.Cut(st.Key, "@")
 			_, name, _ = strings.Cut(name, "/")
-			fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", ph.Name, cell(name), st.Host, st.Status, Duration(st.Elapsed), cell(Clean(firstLine(st.Reason))))
+			fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", ph.Name, cell(name), st.Host, st.Status, Duration(st.Elapsed), cell(brief(firstLine(said(st.Text, st.Reason)))))
 		}
 	}
 	if len(r.Decisions)+len(r.Checks)+len(r.Notifications) > 0 {
@@ -78,7 +84,7 @@ func reportSteps(b *strings.Builder, r Row) {
 	}
 	for _, l := range [][]state.Record{r.Decisions, r.Checks, r.Notifications} {
 		for _, d := range l {
-			fmt.Fprintf(b, "- %s %s %s\n", d.Time.UTC().Format(time.RFC3339), cell(Clean(d.Text)), cell(Clean(d.Reason)))
+			fmt.Fprintf(b, "- %s %s\n", d.Time.In(zone).Format(time.RFC3339), cell(words[d.Kind]+said(d.Text, d.Reason)))
 		}
 	}
 }
@@ -91,5 +97,5 @@ func reportUndo(b *strings.Builder, r Row, p *phases.Plan) {
 }
 
 func cell(t string) string {
-	return strings.NewReplacer("|", "\\|", "\n", " ").Replace(t)
+	return strings.NewReplacer("|", "\\|").Replace(Clean(strings.ReplaceAll(t, "\n", " ")))
 }

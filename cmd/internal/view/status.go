@@ -45,9 +45,9 @@ func (s *Streams) Status(st Status, zone *time.Location) {
 	} else {
 		r := st.Last
 		fmt.Fprintf(&b, "last run  %s  %s  %s\n", r.ID, r.what(), s.style(bold, resultWord(*r)))
-		fmt.Fprintf(&b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), r.By)
+		fmt.Fprintf(&b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), fit(Clean(r.By), 40))
 		if r.Now == state.Interrupted {
-			fmt.Fprintf(&b, "          its process is gone; to undo what it changed: deployer rollback %s\n", r.ID)
+			fmt.Fprintf(&b, "          its process is gone; undo it: deployer rollback %s\n", r.ID)
 		}
 		if r.Damage != "" {
 			b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
@@ -59,7 +59,7 @@ func (s *Streams) Status(st Status, zone *time.Location) {
 func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 	lead := s.style(bold, pad(h.Name, name))
 	if h.Problem != "" {
-		b.WriteString(s.wrap(lead+s.style(red, "out of reach")+"  ", h.Problem))
+		b.WriteString(s.wrap(lead+s.style(red, "out of reach")+"  ", strings.TrimPrefix(h.Problem, "cannot reach "+h.Name+" ")))
 		return
 	}
 	f := h.Facts
@@ -84,6 +84,6 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 		note("locked by run %s (%s) since %s", f.Holder.Run, f.Holder.Owner, f.Holder.Since.Format(time.RFC3339))
 	}
 	if f.OpenRun != "" {
-		note("run %s was never finished here: deployer rollback %s", f.OpenRun, f.OpenRun)
+		note("a run was never finished here: deployer rollback %s", f.OpenRun)
 	}
 }

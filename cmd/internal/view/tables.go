@@ -104,13 +104,16 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 	if r.Exit != nil {
 		fmt.Fprintf(&b, "  exit     %d, after %s\n", *r.Exit, took(r.Run))
 	}
+	if r.Exit != nil && *r.Exit != 0 && r.Waits != "" {
+		b.WriteString(s.wrap("  cause    ", r.Waits))
+	}
 	if r.Damage != "" {
 		b.WriteString(s.wrap("  damaged  ", r.Damage))
 	}
 	hosts := widest(keys(r.Lanes))
 	for _, host := range keys(r.Lanes) {
 		l := r.Lanes[host]
-		b.WriteString(strings.TrimRight(fmt.Sprintf("  host     %s  %s  %s", pad(host, hosts), pad(laneWord(l.Status), 13), phases.ShortPath(l.System)), " ") + "\n")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  host     %s  %s  %s", pad(host, hosts), pad(laneWord(l.Status), 13), fit(phases.ShortPath(l.System), max(s.Width-hosts-28, 30))), " ") + "\n")
 	}
 	names := 0
 	for _, ph := range r.Phases {
@@ -119,14 +122,18 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 		}
 	}
 	for _, ph := range r.Phases {
-		b.WriteString(strings.TrimRight(s.style(bold, ph.Name)+"  "+s.style(dim, Duration(ph.Elapsed)), " ") + "\n")
+		b.WriteString(s.style(bold, ph.Name))
+		if ph.Elapsed >= 0.05 {
+			b.WriteString("  " + s.style(dim, Duration(ph.Elapsed)))
+		}
+		b.WriteString("\n")
 		for _, st := range ph.Steps {
 			b.WriteString(s.showStep(st, names, hosts))
 		}
 	}
 	for _, list := range [][]state.Record{r.Decisions, r.Checks, r.Notifications} {
 		for _, d := range list {
-			b.WriteString(s.wrap("  • "+d.Time.In(zone).Format("15:04:05")+" ", strings.TrimSpace(d.Text+" "+d.Reason)))
+			b.WriteString(s.wrap("  • "+d.Time.In(zone).Format("15:04:05")+" ", words[d.Kind]+said(d.Text, d.Reason)))
 		}
 	}
 	fmt.Fprintf(&b, "  folder   %s\n", r.Path)
@@ -137,7 +144,8 @@ var stepMark = map[state.StepStatus]string{
 	state.StatusDone: "✓", state.StatusFailed: "✗", state.StatusSkipped: "–", state.StatusUndone: "↩",
 }
 
-// showStep is a step's line; why it failed has lines of its own.
+// showStep is a step's line; why it failed has lines of its own, and so has
+// what does not fit.
 func (s *Streams) showStep(st state.StepState, names, hosts int) string {
 	m := stepMark[st.Status]
 	if m == "" {
@@ -148,12 +156,17 @@ func (s *Streams) showStep(st state.StepState, names, hosts int) string {
 		took = Duration(st.Elapsed)
 	}
 	lead := fmt.Sprintf("  %s %s  %s  %s %s", s.sym(m, 4), pad(fit(stepName(st), names), names), pad(st.Host, hosts), pad(string(st.Status), 8), left(took, tookWidth))
-	if st.Status != state.StatusFailed && st.Status != state.StatusUndoFailed {
-		return s.wrap(lead+"  ", firstLine(strings.TrimSpace(st.Text+" "+st.Reason)))
+	wrong := st.Status == state.StatusFailed || st.Status == state.StatusUndoFailed
+	text := said(st.Text, st.Reason)
+	if !wrong {
+		text = brief(firstLine(text))
+	}
+	if !wrong && width(s.text(lead))+2+width(s.text(text)) <= s.Width {
+		return s.wrap(lead+"  ", text)
 	}
 	out := strings.TrimRight(lead, " ") + "\n"
-	for line := range strings.Lines(strings.TrimSpace(st.Text + " " + st.Reason)) {
-		out += s.wrap("      ", strings.TrimRight(line, "\n"))
+	for line := range strings.Lines(text) {
+		out += s.wrap("      ", line)
 	}
 	return out
 }

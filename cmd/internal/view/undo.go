@@ -26,7 +26,7 @@ func (s *Streams) Undo(run string, rows []Undo) {
 		fmt.Fprintf(&b, "  now   generation %d  %s\n", u.Now.Profile.Generation, phases.ShortPath(u.Now.System))
 		fmt.Fprintf(&b, "  to    generation %d  %s\n", u.Before.Profile.Generation, phases.ShortPath(u.Before.System))
 		for _, op := range u.Operations {
-			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", phases.Words(op)))
+			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", brief(phases.Words(op))))
 		}
 		if len(u.Snapshots) > 0 {
 			fmt.Fprintf(&b, "  data stays as it is; read-only snapshots from before the run are kept:\n")

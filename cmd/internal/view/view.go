@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -142,17 +143,35 @@ func left(t string, width int) string {
 	return strings.Repeat(" ", max(0, width-ansi.StringWidth(t))) + t
 }
 
-// wrap breaks what follows a lead at words, so that it stands in one column
-// below itself: a text that somebody has to agree to is never cut.
+// wrap breaks what follows a lead at blanks, so that it stands in one column
+// below itself: a text that somebody has to agree to is never cut, and neither
+// names nor paths are ever broken.
 func (s *Streams) wrap(lead, t string) string {
-	t = s.text(Clean(t))
 	at := ansi.StringWidth(s.text(lead))
-	room := max(s.Width-at, 30)
-	if ansi.StringWidth(t) > room {
-		t = strings.ReplaceAll(ansi.Wordwrap(t, room, " "), "\n", "\n"+strings.Repeat(" ", at))
+	line, col, first := lead, at, true
+	for _, word := range strings.Fields(s.text(Clean(t))) {
+		switch w := ansi.StringWidth(word); {
+		case first:
+			line, col = line+word, col+w
+		case col+1+w > s.Width:
+			line, col = line+"\n"+strings.Repeat(" ", at)+word, at+w
+		default:
+			line, col = line+" "+word, col+1+w
+		}
+		first = false
 	}
-	return strings.TrimRight(lead+t, " ") + "\n"
+	return strings.TrimRight(line, " ") + "\n"
 }
+
+// brief leaves of store paths in a sentence what tells them apart.
+func brief(t string) string {
+	if !strings.Contains(t, " ") {
+		return t
+	}
+	return storeName.ReplaceAllString(t, "$1")
+}
+
+var storeName = regexp.MustCompile(`\b([0-9a-z]{7}…)-[^\s,;()]+`)
 
 // widest is the columns of the widest of list.
 func widest(list []string) (columns int) {

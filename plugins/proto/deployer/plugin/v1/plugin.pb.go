@@ -5,7 +5,8 @@
 // source: deployer/plugin/v1/plugin.proto
 
 // Version 1 of the protocol between deployer and its plugins. It only grows:
-// fields and methods are added, never changed or removed.
+// fields and methods are added, never changed or removed. What is JSON here is
+// defined in types.go of plugins/proto, and grows in the same way.
 
 package pluginv1
 
@@ -67,12 +68,10 @@ type DescribeResponse struct {
 	// What the plugin serves: "notifier", "snapshotter". Core calls nothing that
 	// is not named here, and ignores names that it does not know.
 	Capabilities []string `protobuf:"bytes,3,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
-	// Operations of Host that the plugin wants, by name.
+	// Operations that the plugin wants of Core, by name.
 	Operations []string `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
-	// Secrets that the plugin may ask for, by name.
-	Secrets []string `protobuf:"bytes,5,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	// JSON schema of the configuration; empty where there is none.
-	Schema        []byte `protobuf:"bytes,6,opt,name=schema,proto3" json:"schema,omitempty"`
+	// Secrets that the plugin may ask Core for, by name.
+	Secrets       []string `protobuf:"bytes,5,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,19 +141,12 @@ func (x *DescribeResponse) GetSecrets() []string {
 	return nil
 }
 
-func (x *DescribeResponse) GetSchema() []byte {
-	if x != nil {
-		return x.Schema
-	}
-	return nil
-}
-
 type ConfigureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The configuration, as JSON.
 	Config []byte `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
-	// Broker id under which core serves Host and Secrets. The plugin dials it
-	// once and keeps the connection.
+	// Broker id under which core serves Core. The plugin dials it once and keeps
+	// the connection.
 	Core          uint32 `protobuf:"varint,2,opt,name=core,proto3" json:"core,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -240,26 +232,27 @@ func (*ConfigureResponse) Descriptor() ([]byte, []int) {
 	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{3}
 }
 
-type HealthRequest struct {
+type Request struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HealthRequest) Reset() {
-	*x = HealthRequest{}
+func (x *Request) Reset() {
+	*x = Request{}
 	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HealthRequest) String() string {
+func (x *Request) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HealthRequest) ProtoMessage() {}
+func (*Request) ProtoMessage() {}
 
-func (x *HealthRequest) ProtoReflect() protoreflect.Message {
+func (x *Request) ProtoReflect() protoreflect.Message {
 	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -271,33 +264,39 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
-func (*HealthRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use Request.ProtoReflect.Descriptor instead.
+func (*Request) Descriptor() ([]byte, []int) {
 	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
-type HealthResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty, or what is wrong in words.
-	Problem       string `protobuf:"bytes,1,opt,name=problem,proto3" json:"problem,omitempty"`
+func (x *Request) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+type Response struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HealthResponse) Reset() {
-	*x = HealthResponse{}
+func (x *Response) Reset() {
+	*x = Response{}
 	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HealthResponse) String() string {
+func (x *Response) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HealthResponse) ProtoMessage() {}
+func (*Response) ProtoMessage() {}
 
-func (x *HealthResponse) ProtoReflect() protoreflect.Message {
+func (x *Response) ProtoReflect() protoreflect.Message {
 	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -309,14 +308,209 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
-func (*HealthResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use Response.ProtoReflect.Descriptor instead.
+func (*Response) Descriptor() ([]byte, []int) {
 	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *HealthResponse) GetProblem() string {
+func (x *Response) GetJson() []byte {
 	if x != nil {
-		return x.Problem
+		return x.Json
+	}
+	return nil
+}
+
+type OperateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The handle of a host, from the call that this operation belongs to.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Op   string `protobuf:"bytes,2,opt,name=op,proto3" json:"op,omitempty"`
+	// Arguments as JSON.
+	Args          []byte `protobuf:"bytes,3,opt,name=args,proto3" json:"args,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperateRequest) Reset() {
+	*x = OperateRequest{}
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperateRequest) ProtoMessage() {}
+
+func (x *OperateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperateRequest.ProtoReflect.Descriptor instead.
+func (*OperateRequest) Descriptor() ([]byte, []int) {
+	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *OperateRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *OperateRequest) GetOp() string {
+	if x != nil {
+		return x.Op
+	}
+	return ""
+}
+
+func (x *OperateRequest) GetArgs() []byte {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+type OperateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Result as JSON.
+	Result        []byte `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperateResponse) Reset() {
+	*x = OperateResponse{}
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperateResponse) ProtoMessage() {}
+
+func (x *OperateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperateResponse.ProtoReflect.Descriptor instead.
+func (*OperateResponse) Descriptor() ([]byte, []int) {
+	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *OperateResponse) GetResult() []byte {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+type SecretRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRequest) Reset() {
+	*x = SecretRequest{}
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRequest) ProtoMessage() {}
+
+func (x *SecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRequest.ProtoReflect.Descriptor instead.
+func (*SecretRequest) Descriptor() ([]byte, []int) {
+	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type SecretResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         string                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretResponse) Reset() {
+	*x = SecretResponse{}
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretResponse) ProtoMessage() {}
+
+func (x *SecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_deployer_plugin_v1_plugin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretResponse.ProtoReflect.Descriptor instead.
+func (*SecretResponse) Descriptor() ([]byte, []int) {
+	return file_deployer_plugin_v1_plugin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SecretResponse) GetValue() string {
+	if x != nil {
+		return x.Value
 	}
 	return ""
 }
@@ -326,7 +520,7 @@ var File_deployer_plugin_v1_plugin_proto protoreflect.FileDescriptor
 const file_deployer_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"\x1fdeployer/plugin/v1/plugin.proto\x12\x12deployer.plugin.v1\"\x11\n" +
-	"\x0fDescribeRequest\"\xb6\x01\n" +
+	"\x0fDescribeRequest\"\x9e\x01\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
@@ -334,19 +528,36 @@ const file_deployer_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\x04 \x03(\tR\n" +
 	"operations\x12\x18\n" +
-	"\asecrets\x18\x05 \x03(\tR\asecrets\x12\x16\n" +
-	"\x06schema\x18\x06 \x01(\fR\x06schema\">\n" +
+	"\asecrets\x18\x05 \x03(\tR\asecrets\">\n" +
 	"\x10ConfigureRequest\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\fR\x06config\x12\x12\n" +
 	"\x04core\x18\x02 \x01(\rR\x04core\"\x13\n" +
-	"\x11ConfigureResponse\"\x0f\n" +
-	"\rHealthRequest\"*\n" +
-	"\x0eHealthResponse\x12\x18\n" +
-	"\aproblem\x18\x01 \x01(\tR\aproblem2\x8a\x02\n" +
+	"\x11ConfigureResponse\"\x1d\n" +
+	"\aRequest\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\x1e\n" +
+	"\bResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"H\n" +
+	"\x0eOperateRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
+	"\x02op\x18\x02 \x01(\tR\x02op\x12\x12\n" +
+	"\x04args\x18\x03 \x01(\fR\x04args\")\n" +
+	"\x0fOperateResponse\x12\x16\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\"#\n" +
+	"\rSecretRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"&\n" +
+	"\x0eSecretResponse\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\tR\x05value2\xb9\x01\n" +
 	"\x06Plugin\x12U\n" +
 	"\bDescribe\x12#.deployer.plugin.v1.DescribeRequest\x1a$.deployer.plugin.v1.DescribeResponse\x12X\n" +
-	"\tConfigure\x12$.deployer.plugin.v1.ConfigureRequest\x1a%.deployer.plugin.v1.ConfigureResponse\x12O\n" +
-	"\x06Health\x12!.deployer.plugin.v1.HealthRequest\x1a\".deployer.plugin.v1.HealthResponseBGZEgithub.com/hbohlen/deployer/plugins/proto/deployer/plugin/v1;pluginv1b\x06proto3"
+	"\tConfigure\x12$.deployer.plugin.v1.ConfigureRequest\x1a%.deployer.plugin.v1.ConfigureResponse2O\n" +
+	"\bNotifier\x12C\n" +
+	"\x06Notify\x12\x1b.deployer.plugin.v1.Request\x1a\x1c.deployer.plugin.v1.Response2\x95\x01\n" +
+	"\vSnapshotter\x12A\n" +
+	"\x04Plan\x12\x1b.deployer.plugin.v1.Request\x1a\x1c.deployer.plugin.v1.Response\x12C\n" +
+	"\x06Create\x12\x1b.deployer.plugin.v1.Request\x1a\x1c.deployer.plugin.v1.Response2\xab\x01\n" +
+	"\x04Core\x12R\n" +
+	"\aOperate\x12\".deployer.plugin.v1.OperateRequest\x1a#.deployer.plugin.v1.OperateResponse\x12O\n" +
+	"\x06Secret\x12!.deployer.plugin.v1.SecretRequest\x1a\".deployer.plugin.v1.SecretResponseBGZEgithub.com/hbohlen/deployer/plugins/proto/deployer/plugin/v1;pluginv1b\x06proto3"
 
 var (
 	file_deployer_plugin_v1_plugin_proto_rawDescOnce sync.Once
@@ -360,24 +571,36 @@ func file_deployer_plugin_v1_plugin_proto_rawDescGZIP() []byte {
 	return file_deployer_plugin_v1_plugin_proto_rawDescData
 }
 
-var file_deployer_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_deployer_plugin_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_deployer_plugin_v1_plugin_proto_goTypes = []any{
 	(*DescribeRequest)(nil),   // 0: deployer.plugin.v1.DescribeRequest
 	(*DescribeResponse)(nil),  // 1: deployer.plugin.v1.DescribeResponse
 	(*ConfigureRequest)(nil),  // 2: deployer.plugin.v1.ConfigureRequest
 	(*ConfigureResponse)(nil), // 3: deployer.plugin.v1.ConfigureResponse
-	(*HealthRequest)(nil),     // 4: deployer.plugin.v1.HealthRequest
-	(*HealthResponse)(nil),    // 5: deployer.plugin.v1.HealthResponse
+	(*Request)(nil),           // 4: deployer.plugin.v1.Request
+	(*Response)(nil),          // 5: deployer.plugin.v1.Response
+	(*OperateRequest)(nil),    // 6: deployer.plugin.v1.OperateRequest
+	(*OperateResponse)(nil),   // 7: deployer.plugin.v1.OperateResponse
+	(*SecretRequest)(nil),     // 8: deployer.plugin.v1.SecretRequest
+	(*SecretResponse)(nil),    // 9: deployer.plugin.v1.SecretResponse
 }
 var file_deployer_plugin_v1_plugin_proto_depIdxs = []int32{
 	0, // 0: deployer.plugin.v1.Plugin.Describe:input_type -> deployer.plugin.v1.DescribeRequest
 	2, // 1: deployer.plugin.v1.Plugin.Configure:input_type -> deployer.plugin.v1.ConfigureRequest
-	4, // 2: deployer.plugin.v1.Plugin.Health:input_type -> deployer.plugin.v1.HealthRequest
-	1, // 3: deployer.plugin.v1.Plugin.Describe:output_type -> deployer.plugin.v1.DescribeResponse
-	3, // 4: deployer.plugin.v1.Plugin.Configure:output_type -> deployer.plugin.v1.ConfigureResponse
-	5, // 5: deployer.plugin.v1.Plugin.Health:output_type -> deployer.plugin.v1.HealthResponse
-	3, // [3:6] is the sub-list for method output_type
-	0, // [0:3] is the sub-list for method input_type
+	4, // 2: deployer.plugin.v1.Notifier.Notify:input_type -> deployer.plugin.v1.Request
+	4, // 3: deployer.plugin.v1.Snapshotter.Plan:input_type -> deployer.plugin.v1.Request
+	4, // 4: deployer.plugin.v1.Snapshotter.Create:input_type -> deployer.plugin.v1.Request
+	6, // 5: deployer.plugin.v1.Core.Operate:input_type -> deployer.plugin.v1.OperateRequest
+	8, // 6: deployer.plugin.v1.Core.Secret:input_type -> deployer.plugin.v1.SecretRequest
+	1, // 7: deployer.plugin.v1.Plugin.Describe:output_type -> deployer.plugin.v1.DescribeResponse
+	3, // 8: deployer.plugin.v1.Plugin.Configure:output_type -> deployer.plugin.v1.ConfigureResponse
+	5, // 9: deployer.plugin.v1.Notifier.Notify:output_type -> deployer.plugin.v1.Response
+	5, // 10: deployer.plugin.v1.Snapshotter.Plan:output_type -> deployer.plugin.v1.Response
+	5, // 11: deployer.plugin.v1.Snapshotter.Create:output_type -> deployer.plugin.v1.Response
+	7, // 12: deployer.plugin.v1.Core.Operate:output_type -> deployer.plugin.v1.OperateResponse
+	9, // 13: deployer.plugin.v1.Core.Secret:output_type -> deployer.plugin.v1.SecretResponse
+	7, // [7:14] is the sub-list for method output_type
+	0, // [0:7] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -394,9 +617,9 @@ func file_deployer_plugin_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_deployer_plugin_v1_plugin_proto_rawDesc), len(file_deployer_plugin_v1_plugin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   4,
 		},
 		GoTypes:           file_deployer_plugin_v1_plugin_proto_goTypes,
 		DependencyIndexes: file_deployer_plugin_v1_plugin_proto_depIdxs,

@@ -5,7 +5,8 @@
 // source: deployer/plugin/v1/plugin.proto
 
 // Version 1 of the protocol between deployer and its plugins. It only grows:
-// fields and methods are added, never changed or removed.
+// fields and methods are added, never changed or removed. What is JSON here is
+// defined in types.go of plugins/proto, and grows in the same way.
 
 package pluginv1
 
@@ -24,7 +25,6 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Plugin_Describe_FullMethodName  = "/deployer.plugin.v1.Plugin/Describe"
 	Plugin_Configure_FullMethodName = "/deployer.plugin.v1.Plugin/Configure"
-	Plugin_Health_FullMethodName    = "/deployer.plugin.v1.Plugin/Health"
 )
 
 // PluginClient is the client API for Plugin service.
@@ -34,13 +34,11 @@ const (
 // Plugin is served by every plugin.
 type PluginClient interface {
 	// Describe says what the plugin is and what it wants. It is asked first, and
-	// answers without having been configured.
+	// answers without having been configured; asked again it says the same.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// Configure hands over the configuration and the way back to core. It is
 	// called once per process, before any other service is used.
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
-	// Health says whether the plugin could do its work now.
-	Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthResponse, error)
 }
 
 type pluginClient struct {
@@ -71,16 +69,6 @@ func (c *pluginClient) Configure(ctx context.Context, in *ConfigureRequest, opts
 	return out, nil
 }
 
-func (c *pluginClient) Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(HealthResponse)
-	err := c.cc.Invoke(ctx, Plugin_Health_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 // PluginServer is the server API for Plugin service.
 // All implementations must embed UnimplementedPluginServer
 // for forward compatibility.
@@ -88,13 +76,11 @@ func (c *pluginClient) Health(ctx context.Context, in *HealthRequest, opts ...gr
 // Plugin is served by every plugin.
 type PluginServer interface {
 	// Describe says what the plugin is and what it wants. It is asked first, and
-	// answers without having been configured.
+	// answers without having been configured; asked again it says the same.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// Configure hands over the configuration and the way back to core. It is
 	// called once per process, before any other service is used.
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
-	// Health says whether the plugin could do its work now.
-	Health(context.Context, *HealthRequest) (*HealthResponse, error)
 	mustEmbedUnimplementedPluginServer()
 }
 
@@ -110,9 +96,6 @@ func (UnimplementedPluginServer) Describe(context.Context, *DescribeRequest) (*D
 }
 func (UnimplementedPluginServer) Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Configure not implemented")
-}
-func (UnimplementedPluginServer) Health(context.Context, *HealthRequest) (*HealthResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Health not implemented")
 }
 func (UnimplementedPluginServer) mustEmbedUnimplementedPluginServer() {}
 func (UnimplementedPluginServer) testEmbeddedByValue()                {}
@@ -171,24 +154,6 @@ func _Plugin_Configure_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Plugin_Health_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(HealthRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(PluginServer).Health(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Plugin_Health_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PluginServer).Health(ctx, req.(*HealthRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 // Plugin_ServiceDesc is the grpc.ServiceDesc for Plugin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,9 +169,425 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Configure",
 			Handler:    _Plugin_Configure_Handler,
 		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "deployer/plugin/v1/plugin.proto",
+}
+
+const (
+	Notifier_Notify_FullMethodName = "/deployer.plugin.v1.Notifier/Notify"
+)
+
+// NotifierClient is the client API for Notifier service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Notifier tells somebody what happened. Capability "notifier".
+type NotifierClient interface {
+	// Notify delivers one event. The same event may come again under the same
+	// id: after a crash nobody knows whether the first one arrived. Event; answered
+	// by a string: where it went and what was answered, without secrets.
+	Notify(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error)
+}
+
+type notifierClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewNotifierClient(cc grpc.ClientConnInterface) NotifierClient {
+	return &notifierClient{cc}
+}
+
+func (c *notifierClient) Notify(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Response)
+	err := c.cc.Invoke(ctx, Notifier_Notify_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// NotifierServer is the server API for Notifier service.
+// All implementations must embed UnimplementedNotifierServer
+// for forward compatibility.
+//
+// Notifier tells somebody what happened. Capability "notifier".
+type NotifierServer interface {
+	// Notify delivers one event. The same event may come again under the same
+	// id: after a crash nobody knows whether the first one arrived. Event; answered
+	// by a string: where it went and what was answered, without secrets.
+	Notify(context.Context, *Request) (*Response, error)
+	mustEmbedUnimplementedNotifierServer()
+}
+
+// UnimplementedNotifierServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedNotifierServer struct{}
+
+func (UnimplementedNotifierServer) Notify(context.Context, *Request) (*Response, error) {
+	return nil, status.Error(codes.Unimplemented, "method Notify not implemented")
+}
+func (UnimplementedNotifierServer) mustEmbedUnimplementedNotifierServer() {}
+func (UnimplementedNotifierServer) testEmbeddedByValue()                  {}
+
+// UnsafeNotifierServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to NotifierServer will
+// result in compilation errors.
+type UnsafeNotifierServer interface {
+	mustEmbedUnimplementedNotifierServer()
+}
+
+func RegisterNotifierServer(s grpc.ServiceRegistrar, srv NotifierServer) {
+	// If the following call panics, it indicates UnimplementedNotifierServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Notifier_ServiceDesc, srv)
+}
+
+func _Notifier_Notify_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Request)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NotifierServer).Notify(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Notifier_Notify_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NotifierServer).Notify(ctx, req.(*Request))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Notifier_ServiceDesc is the grpc.ServiceDesc for Notifier service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Notifier_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "deployer.plugin.v1.Notifier",
+	HandlerType: (*NotifierServer)(nil),
+	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "Health",
-			Handler:    _Plugin_Health_Handler,
+			MethodName: "Notify",
+			Handler:    _Notifier_Notify_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "deployer/plugin/v1/plugin.proto",
+}
+
+const (
+	Snapshotter_Plan_FullMethodName   = "/deployer.plugin.v1.Snapshotter/Plan"
+	Snapshotter_Create_FullMethodName = "/deployer.plugin.v1.Snapshotter/Create"
+)
+
+// SnapshotterClient is the client API for Snapshotter service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Snapshotter takes snapshots of a host's data. Capability "snapshotter".
+type SnapshotterClient interface {
+	// Plan says what speaks against Create, and what it would leave out. It must
+	// not change the host: core refuses operations that write. SnapshotRequest;
+	// answered by SnapshotPlan.
+	Plan(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error)
+	// Create takes one set, durable when it answers. Called again with the same
+	// operation id and stamp it answers with the set that is there.
+	// SnapshotRequest; answered by SnapshotResult.
+	Create(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error)
+}
+
+type snapshotterClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSnapshotterClient(cc grpc.ClientConnInterface) SnapshotterClient {
+	return &snapshotterClient{cc}
+}
+
+func (c *snapshotterClient) Plan(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Response)
+	err := c.cc.Invoke(ctx, Snapshotter_Plan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapshotterClient) Create(ctx context.Context, in *Request, opts ...grpc.CallOption) (*Response, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Response)
+	err := c.cc.Invoke(ctx, Snapshotter_Create_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// SnapshotterServer is the server API for Snapshotter service.
+// All implementations must embed UnimplementedSnapshotterServer
+// for forward compatibility.
+//
+// Snapshotter takes snapshots of a host's data. Capability "snapshotter".
+type SnapshotterServer interface {
+	// Plan says what speaks against Create, and what it would leave out. It must
+	// not change the host: core refuses operations that write. SnapshotRequest;
+	// answered by SnapshotPlan.
+	Plan(context.Context, *Request) (*Response, error)
+	// Create takes one set, durable when it answers. Called again with the same
+	// operation id and stamp it answers with the set that is there.
+	// SnapshotRequest; answered by SnapshotResult.
+	Create(context.Context, *Request) (*Response, error)
+	mustEmbedUnimplementedSnapshotterServer()
+}
+
+// UnimplementedSnapshotterServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSnapshotterServer struct{}
+
+func (UnimplementedSnapshotterServer) Plan(context.Context, *Request) (*Response, error) {
+	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedSnapshotterServer) Create(context.Context, *Request) (*Response, error) {
+	return nil, status.Error(codes.Unimplemented, "method Create not implemented")
+}
+func (UnimplementedSnapshotterServer) mustEmbedUnimplementedSnapshotterServer() {}
+func (UnimplementedSnapshotterServer) testEmbeddedByValue()                     {}
+
+// UnsafeSnapshotterServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SnapshotterServer will
+// result in compilation errors.
+type UnsafeSnapshotterServer interface {
+	mustEmbedUnimplementedSnapshotterServer()
+}
+
+func RegisterSnapshotterServer(s grpc.ServiceRegistrar, srv SnapshotterServer) {
+	// If the following call panics, it indicates UnimplementedSnapshotterServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Snapshotter_ServiceDesc, srv)
+}
+
+func _Snapshotter_Plan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Request)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapshotterServer).Plan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapshotter_Plan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapshotterServer).Plan(ctx, req.(*Request))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Snapshotter_Create_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Request)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapshotterServer).Create(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Snapshotter_Create_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapshotterServer).Create(ctx, req.(*Request))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Snapshotter_ServiceDesc is the grpc.ServiceDesc for Snapshotter service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Snapshotter_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "deployer.plugin.v1.Snapshotter",
+	HandlerType: (*SnapshotterServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Plan",
+			Handler:    _Snapshotter_Plan_Handler,
+		},
+		{
+			MethodName: "Create",
+			Handler:    _Snapshotter_Create_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "deployer/plugin/v1/plugin.proto",
+}
+
+const (
+	Core_Operate_FullMethodName = "/deployer.plugin.v1.Core/Operate"
+	Core_Secret_FullMethodName  = "/deployer.plugin.v1.Core/Secret"
+)
+
+// CoreClient is the client API for Core service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Core is served by deployer, over the broker.
+type CoreClient interface {
+	// Operate runs one typed operation of the agent. Core knows which ones
+	// write, whatever the plugin thinks; it refuses those outside of Create, and
+	// what the plugin has not declared at all times.
+	Operate(ctx context.Context, in *OperateRequest, opts ...grpc.CallOption) (*OperateResponse, error)
+	// Secret returns a secret that the plugin declared and the operator configured.
+	Secret(ctx context.Context, in *SecretRequest, opts ...grpc.CallOption) (*SecretResponse, error)
+}
+
+type coreClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewCoreClient(cc grpc.ClientConnInterface) CoreClient {
+	return &coreClient{cc}
+}
+
+func (c *coreClient) Operate(ctx context.Context, in *OperateRequest, opts ...grpc.CallOption) (*OperateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperateResponse)
+	err := c.cc.Invoke(ctx, Core_Operate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coreClient) Secret(ctx context.Context, in *SecretRequest, opts ...grpc.CallOption) (*SecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SecretResponse)
+	err := c.cc.Invoke(ctx, Core_Secret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// CoreServer is the server API for Core service.
+// All implementations must embed UnimplementedCoreServer
+// for forward compatibility.
+//
+// Core is served by deployer, over the broker.
+type CoreServer interface {
+	// Operate runs one typed operation of the agent. Core knows which ones
+	// write, whatever the plugin thinks; it refuses those outside of Create, and
+	// what the plugin has not declared at all times.
+	Operate(context.Context, *OperateRequest) (*OperateResponse, error)
+	// Secret returns a secret that the plugin declared and the operator configured.
+	Secret(context.Context, *SecretRequest) (*SecretResponse, error)
+	mustEmbedUnimplementedCoreServer()
+}
+
+// UnimplementedCoreServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedCoreServer struct{}
+
+func (UnimplementedCoreServer) Operate(context.Context, *OperateRequest) (*OperateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Operate not implemented")
+}
+func (UnimplementedCoreServer) Secret(context.Context, *SecretRequest) (*SecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Secret not implemented")
+}
+func (UnimplementedCoreServer) mustEmbedUnimplementedCoreServer() {}
+func (UnimplementedCoreServer) testEmbeddedByValue()              {}
+
+// UnsafeCoreServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to CoreServer will
+// result in compilation errors.
+type UnsafeCoreServer interface {
+	mustEmbedUnimplementedCoreServer()
+}
+
+func RegisterCoreServer(s grpc.ServiceRegistrar, srv CoreServer) {
+	// If the following call panics, it indicates UnimplementedCoreServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Core_ServiceDesc, srv)
+}
+
+func _Core_Operate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OperateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoreServer).Operate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Core_Operate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoreServer).Operate(ctx, req.(*OperateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Core_Secret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoreServer).Secret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Core_Secret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoreServer).Secret(ctx, req.(*SecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Core_ServiceDesc is the grpc.ServiceDesc for Core service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Core_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "deployer.plugin.v1.Core",
+	HandlerType: (*CoreServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Operate",
+			Handler:    _Core_Operate_Handler,
+		},
+		{
+			MethodName: "Secret",
+			Handler:    _Core_Secret_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,70 @@
+// Package phases is the engine: it makes a plan of a runbook, walks it, and
+// walks back when something fails.
+//
+// # Mechanism
+//
+// A [Kind] compiles one section of a runbook into steps; [NewRun] does so for
+// all, and contacts nobody. A [Step] has a name and an effect, and more where
+// it can: what it would change ([Planner]), what it needs ([Requirer]), why it
+// is not needed ([Skipper]), and its undo ([Undoer]) as typed operations of the
+// host's agent, made before the effect. [Run.MakePlan] only reads: it looks at
+// every host, asks every step, and seals the answer with a digest.
+//
+// A [Lane] is one host in a run; all that is done to a host goes through it. It
+// puts the agent there, and finds its way back to it when a connection ends.
+//
+// [Runner.Execute] takes each step through four middlewares and a watch, from
+// the outside in:
+//
+//	explain   an error gets its place: phase, step, host
+//	skip      a step that says why it is not needed is not run
+//	again     Retry and Wait are results: pause, then the next attempt
+//	journal   intent and undo durable, then the effect, then the outcome
+//	watch     what a step says is shown, and that it lives when it says nothing
+//
+// The undo of all steps of a lane makes its recipe. It lies on the host before
+// the first effect and grows with every step, in an order of its own
+// ([Compose]): what runs now first, then the profile, the boot default last.
+// When a step fails, and when the operator stops, every lane that was changed
+// is restored by its host's own agent, the last lane first, and compared with
+// what it was over a new connection. [Runner.Restore] does the same for a run
+// of the past. What cannot be restored is stuck or unknown, and the [Outcome]
+// has the commands that remain for a person.
+//
+// # Guarantees
+//
+// Each with the test that is named after it, or that would fail without it.
+//
+//   - An intent is journalled and the undo is on the host strictly before an
+//     effect: TestIntentAndUndoComeBeforeTheEffect.
+//   - What is undone on a host is the reverse of what was done, within the
+//     order of recipes: TestUndoIsTheReverseOfDo, TestComposeKeepsTheOrder.
+//   - The journal alone tells how a run ended, and no step is left in doubt by
+//     a process that lives: TestReplayEqualsLive.
+//   - The restore point is exact: TestPromise01ExactRestorePoint (pipeline).
+//   - Try, judge, commit, in this order: TestPromise02TryJudgeCommit,
+//     TestPromise02NothingIsCommittedBeforeJudgement (pipeline).
+//   - An activation outlives its connection:
+//     TestPromise04ActivationOutlivesTheConnection (activate).
+//   - A way back waits for no window, signature, journal or disk:
+//     TestPromise06RollbackIsNeverGated, TestPromise06FailedRunGoesBackAtOnce,
+//     TestPromise06GatesAndWindowsOnlyGoForward (pipeline).
+//   - A restore goes on over any connection: TestRestoreIsFollowedOverAnyConnection.
+//   - When the journal fails or its disk is full, forward work stops and the
+//     restore goes on: TestSequences, TestFullJournalStopsForwardWork.
+//   - Rolled back is never exit 0, a lane ends old, new, or says so:
+//     TestPromise11RolledBackIsNeverExitZero, TestEveryRunEndsByTheTable, TestJudge.
+//   - No data never passes: TestPromise11NoDataNeverPasses (validate).
+//   - A host that moved since it was planned for is refused, with the reason:
+//     TestPromise12DriftedHostIsRefused (activate), TestPlanDigest.
+//   - Planning changes nothing on a host: TestPlanningOnlyReads.
+//   - A bug in a step is a failure of it, and hosts go back: TestSequences.
+//
+// # Limits
+//
+// An interrupted run is not taken up again by itself: `deployer rollback` undoes
+// it. The guard of the design, which goes back without the controller, is not
+// built: [Run.MakePlan] says so in every plan. A run's lock on a host ends with
+// the connection that took it; after that, what keeps others away is the recipe
+// that is open there.
+package phases
