@@ -1,12 +1,15 @@
 package phases_test
 
 import (
+	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -176,10 +179,14 @@ func TestAlertsAreExit26(t *testing.T) {
 // The hosts' own lanes are closed as they ended; one that nothing was done to is not.
 func TestLanesAreClosedOnTheirHosts(t *testing.T) {
 	for steps, want := range map[string]string{
-		"a@h1:undo": "committed", "a@h1:undo b@h1:fail": "restored", "a@h1:undo,stuck b@h1:fail": "stuck", "a@h1 b@h1:fail": "",
+		"a@h1:undo": "committed", "a@h1:undo b@h1:fail": "restored", "a@h1:undo,stuck b@h1:fail": "stuck", "a@h1 b@h1:fail": "untouched", "a@h1 b@h1:fail,unlocked": "",
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, steps)
+			l := r.run.Lanes[0]
+			if l.Locked = !strings.Contains(steps, "unlocked"); l.Locked {
+				_ = l.Call(t.Context(), agent.OpFacts, nil, nil) // as the lock step did
+			}
 			r.execute()
 			if got := r.machines["h1"].World().Closed; got != want {
 				t.Errorf("%s: closed as %q, want %q", steps, got, want)
@@ -197,6 +204,34 @@ func TestOutcomeSaysWhatRuns(t *testing.T) {
 			got := o.Systems["h1"]
 			if got = got[strings.LastIndexByte(got, '-')+1:]; got != want {
 				t.Errorf("%s: h1 runs %q, want %q", steps, got, want)
+			}
+		})
+	}
+}
+
+// A lane is changing from the moment that its undo lies on its host; so is the run.
+func TestWhereLanesAndTheRunAre(t *testing.T) {
+	for steps, want := range map[string]string{
+		"a@h1 b@h1:undo c@h1:undo":    "run:preparing h1:changing run:changing h1:committed",
+		"a@h1 b@h1:undo c@h1:fail":    "run:preparing h1:changing run:changing run:restoring h1:restoring h1:restored",
+		"a@h1 b@h1:fail":              "run:preparing h1:untouched",
+		"a@h1:undo,stuck b@h1:fail":   "run:preparing h1:changing run:changing run:restoring h1:restoring h1:stuck",
+		"a@h1:undo b@h2:undo b2:fail": "run:preparing h1:changing run:changing h2:changing run:changing run:restoring h2:restoring h2:restored h1:restoring h1:restored",
+		"a@h1:undo,nostore":           "run:preparing h1:untouched",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, steps)
+			r.execute()
+			var got []string
+			for _, rec := range r.journal.records() {
+				var m state.Moved
+				if rec.Kind != state.RunState && rec.Kind != state.LaneState || json.Unmarshal(rec.Data, &m) != nil {
+					continue
+				}
+				got = append(got, cmp.Or(rec.Host, "run")+":"+string(m.To))
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: %s\nwant %s", steps, strings.Join(got, " "), want)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package phases_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -318,7 +319,8 @@ func TestAgentMustBeTheOneThatWasAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := hosttest.New(t, "h1")
 		f.On(hosttest.Prefix(agent.LauncherPath, "run")).Do(func(_ host.Command, in io.Reader, out io.Writer) host.Result {
-			io.WriteString(out, `{"id":1,"result":{"digest":"beef"}}`+"\n")
+			_, _ = bufio.NewReader(in).ReadBytes('\n')
+			_, _ = io.WriteString(out, `{"id":1,"result":{"digest":"beef"}}`+"\n")
 			_, _ = io.Copy(io.Discard, in)
 			return host.Result{}
 		})

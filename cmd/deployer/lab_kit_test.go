@@ -52,23 +52,23 @@ var slots = sync.OnceValue(func() chan slot {
 	return free
 })
 
-// kind is what the lab was started as.
-type kind struct {
+// labKind is what the lab was started as.
+type labKind struct {
 	Loader          string
 	Launcher, Trust bool
 }
 
-var usual = kind{Loader: "systemd-boot", Launcher: true, Trust: true}
+var usual = labKind{Loader: "systemd-boot", Launcher: true, Trust: true}
 
 // needLab skips a test that wants hosts of another kind.
-func needLab(t *testing.T, want kind, flags string) {
+func needLab(t *testing.T, want labKind, flags string) {
 	t.Helper()
 	labtest.Need(t)
 	b, err := os.ReadFile(filepath.Join(filepath.Dir(os.Getenv("LAB_BIN")), "spec.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var is kind
+	var is labKind
 	if err := json.Unmarshal(b, &is); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func needLab(t *testing.T, want kind, flags string) {
 // newSite waits for two hosts as they were after their first boot.
 func newSite(t *testing.T) *site { return newSiteIn(t, usual, "") }
 
-func newSiteIn(t *testing.T, want kind, flags string) *site {
+func newSiteIn(t *testing.T, want labKind, flags string) *site {
 	t.Helper()
 	needLab(t, want, flags)
 	sl := <-slots()
@@ -141,9 +141,13 @@ phases:
       checks: [` + checks + `]` + monitor + "\n"
 }
 
-// systems commits other options of the two hosts' systems, as JSON.
+// systems commits other options of the two hosts' systems, as JSON; what was
+// set before is forgotten.
 func (s *site) systems(staging, production string) {
 	s.Helper()
+	for _, name := range []string{"hetzner-vps-staging", "hetzner-vps", "shared"} {
+		s.write("variants/"+name+".json", `{"services":{"app":{"version":"1.1.0"}}}`)
+	}
 	labtest.Change(s.T, s.dir, map[string]string{
 		"hetzner-vps-staging": patch(s.T, staging, `{"networking":{"hostName":"`+string(s.staging)+`"}}`),
 		"hetzner-vps":         patch(s.T, production, `{"networking":{"hostName":"`+string(s.production)+`"}}`),
@@ -305,7 +309,7 @@ func (s *site) want(exit int, args ...string) result {
 }
 
 // run runs the runbook `lab` and gives what it left behind.
-func (s *site) run(exit int, more ...string) *record {
+func (s *site) run(exit int, more ...string) *labRun {
 	s.Helper()
 	r := s.want(exit, append([]string{"run", "lab", "--yes"}, more...)...)
 	rec := s.latest()

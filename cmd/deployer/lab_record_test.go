@@ -13,8 +13,8 @@ import (
 	"github.com/hbohlen/deployer/state"
 )
 
-// record is what a run left on the controller.
-type record struct {
+// labRun is what a run left on the controller.
+type labRun struct {
 	*site
 	result
 	id, dir string
@@ -34,13 +34,13 @@ func (s *site) runs() []string {
 }
 
 // latest reads the newest run.
-func (s *site) latest() *record {
+func (s *site) latest() *labRun {
 	s.Helper()
 	dirs := s.runs()
 	if len(dirs) == 0 {
 		s.Fatal("there is no run")
 	}
-	r := &record{site: s, dir: dirs[len(dirs)-1]}
+	r := &labRun{site: s, dir: dirs[len(dirs)-1]}
 	r.id = filepath.Base(r.dir)
 	recs, damage, err := state.Read(r.dir)
 	if err != nil || damage != nil {
@@ -57,8 +57,19 @@ func (s *site) latest() *record {
 	return r
 }
 
+// written is the journal of the newest run, also while it goes on.
+func (s *site) written() string {
+	s.Helper()
+	dirs := s.runs()
+	if len(dirs) == 0 {
+		return ""
+	}
+	b, _ := os.ReadFile(filepath.Join(dirs[len(dirs)-1], "journal.jsonl"))
+	return string(b)
+}
+
 // of gives the records of a step, in order.
-func (r *record) of(step string, kinds ...state.Kind) []state.Record {
+func (r *labRun) of(step string, kinds ...state.Kind) []state.Record {
 	var out []state.Record
 	for _, rec := range r.journal {
 		if rec.Step == step && (len(kinds) == 0 || slices.Contains(kinds, rec.Kind)) {
@@ -73,7 +84,7 @@ var outcomes = []state.Kind{state.StepDone, state.StepFailed, state.StepSkipped,
 // tells wants the whole story in the journal: of every step of the plan an
 // intent and then an outcome, up to the one that failed ("": none did), and of
 // those after it nothing. The plan's undo is in the intent.
-func (r *record) tells(failed string) {
+func (r *labRun) tells(failed string) {
 	r.Helper()
 	past := false
 	for _, phase := range r.plan.Phases {
@@ -104,7 +115,7 @@ func (r *record) tells(failed string) {
 }
 
 // intended wants an intent before every outcome; what was skipped needs none.
-func (r *record) intended(step phases.PlanStep, ends []state.Record) {
+func (r *labRun) intended(step phases.PlanStep, ends []state.Record) {
 	r.Helper()
 	intents := r.of(step.Key, state.StepIntent)
 	if len(ends) == 1 && ends[0].Kind == state.StepSkipped {
@@ -129,7 +140,7 @@ func (r *record) intended(step phases.PlanStep, ends []state.Record) {
 }
 
 // end is what the journal says of the run's end.
-func (r *record) end() state.Finished {
+func (r *labRun) end() state.Finished {
 	r.Helper()
 	var f state.Finished
 	if err := json.Unmarshal(r.journal[len(r.journal)-1].Data, &f); err != nil {
@@ -139,13 +150,13 @@ func (r *record) end() state.Finished {
 }
 
 // lanes wants how the lanes ended, as the journal and the hosts have it.
-func (r *record) lanes(staging, production state.Status) {
+func (r *labRun) lanes(staging, production state.Status) {
 	r.Helper()
 	r.equal("lanes", r.end().Lanes, map[string]state.Status{"staging": staging, "production": production})
 }
 
 // restored wants an undo with an intent and an outcome of every lane.
-func (r *record) restored(hosts ...string) {
+func (r *labRun) restored(hosts ...string) {
 	r.Helper()
 	for _, h := range hosts {
 		step := "undo/restore@" + h
@@ -159,7 +170,7 @@ func (r *record) restored(hosts ...string) {
 
 // snapshots wants the run's snapshots of a host to be on the host, read-only,
 // and of the subvolume that they should be of: by btrfs, not by deployer.
-func (r *record) snapshots(lane string, h labtest.Host) {
+func (r *labRun) snapshots(lane string, h labtest.Host) {
 	r.Helper()
 	var taken struct {
 		Snapshots []agent.Snapshot `json:"snapshots"`
@@ -207,7 +218,7 @@ func values(text, name string) []string {
 }
 
 // kept wants a file of the run's folder with some words in it.
-func (r *record) kept(name string, words ...string) {
+func (r *labRun) kept(name string, words ...string) {
 	r.Helper()
 	b, err := os.ReadFile(filepath.Join(r.dir, "output", name))
 	if err != nil {
@@ -222,7 +233,7 @@ func (r *record) kept(name string, words ...string) {
 }
 
 // notified wants one notification of this run, with its exit code.
-func (r *record) notified() {
+func (r *labRun) notified() {
 	r.Helper()
 	b, err := os.ReadFile(filepath.Join(r.site.dir, "notifications.jsonl"))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -20,7 +21,12 @@ func TestLabRollback(t *testing.T) {
 	after := s.looks()
 	for _, args := range [][]string{{"rollback", "--dry-run"}, {"rollback", "--dry-run", "--json"}, {"rollback", first.id, "--dry-run"}} {
 		r := s.want(0, args...)
-		s.says(r, first.plan.Hosts[0].From.System, "/etc/hand.conf")
+		s.says(r, "/etc/hand.conf")
+		for _, h := range first.plan.Hosts {
+			if !strings.Contains(r.out, h.From.System) && !strings.Contains(r.out, phases.ShortPath(h.From.System)) {
+				t.Errorf("%s does not say what %s goes back to:\n%s", r.line, h.Name, r.out)
+			}
+		}
 	}
 	s.says(s.want(10, "rollback"), "--yes") // nobody can be asked
 	after()
@@ -56,7 +62,7 @@ func TestLabRollbackOfAnOlderRun(t *testing.T) {
 	s.says(r, "production does not run what run "+first.id+" left there", "nothing was changed")
 	same()
 	// In the order of the runs it works.
-	for _, undone := range []*record{second, first} {
+	for _, undone := range []*labRun{second, first} {
 		res := s.want(0, "rollback", "--yes")
 		if !strings.Contains(res.err, "run "+undone.id+" is rolled back and verified") {
 			t.Errorf("%s", res.err)

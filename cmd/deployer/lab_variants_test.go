@@ -132,7 +132,7 @@ func TestLabVariants(t *testing.T) {
 }
 
 // goesBack runs it and wants all to be as it was.
-func (v variant) goesBack(s *site) *record {
+func (v variant) goesBack(s *site) *labRun {
 	s.Helper()
 	s.production.Enter(s.T, writeDeclared)
 	s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, deep(s.T, meddle, v.production))

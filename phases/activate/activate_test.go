@@ -154,7 +154,7 @@ func TestCopyFailure(t *testing.T) {
 			t.Errorf("%s: exit %d, %q, hint %q", tt.name, f.Exit, f, hint)
 		}
 	}
-	if err := copyFailure(io.EOF, nil); err != io.EOF {
+	if err := copyFailure(io.EOF, nil); !errors.Is(err, io.EOF) {
 		t.Errorf("another error became %v", err)
 	}
 }

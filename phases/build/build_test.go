@@ -132,7 +132,7 @@ func TestEvaluationErrorShowsNix(t *testing.T) {
 	if f.Exit != phases.ExitFailed || f.Error() != "attribute 'h1' missing" || len(f.Output) != 2 || !strings.HasPrefix(f.Hint[0], "nix eval .#nixosConfigurations.h1.") {
 		t.Errorf("%+v", f)
 	}
-	if err := nixFailure(io.EOF, "x"); err != io.EOF {
+	if err := nixFailure(io.EOF, "x"); !errors.Is(err, io.EOF) {
 		t.Errorf("another error became %v", err)
 	}
 }

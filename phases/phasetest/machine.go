@@ -129,7 +129,7 @@ func (m *Machine) Serve(cmd host.Command, in io.Reader, out io.Writer) host.Resu
 			res.Error = &agent.Error{Code: "failed", Message: err.Error()}
 		}
 		line, _ = json.Marshal(res)
-		out.Write(append(line, '\n'))
+		_, _ = out.Write(append(line, '\n'))
 	}
 }
 

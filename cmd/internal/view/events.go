@@ -28,6 +28,7 @@ func NewHuman(s *Streams, zone *time.Location) *Human {
 	h := &Human{Streams: s, Zone: zone, texts: map[string]string{}, names: 18, hosts: 4}
 	if s.TTY && !s.Quiet {
 		h.live = newLive(s)
+		s.live.Store(h.live)
 	}
 	return h
 }

@@ -54,21 +54,25 @@ var forms = []struct {
 
 // shown are all that the goldens show.
 var shown = map[string]func(*Streams){
-	"plan":          func(s *Streams) { s.Plan(thePlan(), false) },
-	"plan-full":     func(s *Streams) { s.Plan(thePlan(), true) },
-	"plan-nothing":  func(s *Streams) { s.Plan(nothingPlan(), false) },
-	"plan-on-host":  func(s *Streams) { s.Plan(hostBuiltPlan(), false) },
-	"run-good":      func(s *Streams) { play(s, goodRun()) },
-	"run-failing":   func(s *Streams) { play(s, failingRun()) },
-	"run-stuck":     func(s *Streams) { play(s, stuckRun()) },
-	"run-unknown":   func(s *Streams) { play(s, unknownRun()) },
-	"run-waiting":   func(s *Streams) { play(s, waitingRun()) },
-	"run-rollback":  func(s *Streams) { play(s, rollbackRun()) },
-	"outcome":       outcomes,
-	"failure":       failures,
-	"status":        statuses,
-	"history":       func(s *Streams) { s.History(rows(), time.UTC); s.History(nil, time.UTC) },
-	"show":          func(s *Streams) { s.Show(rows()[1], time.UTC); s.Show(rows()[2], time.UTC); s.Show(rows()[0], time.UTC) },
+	"plan":         func(s *Streams) { s.Plan(thePlan(), false) },
+	"plan-full":    func(s *Streams) { s.Plan(thePlan(), true) },
+	"plan-nothing": func(s *Streams) { s.Plan(nothingPlan(), false) },
+	"plan-on-host": func(s *Streams) { s.Plan(hostBuiltPlan(), false) },
+	"run-good":     func(s *Streams) { play(s, goodRun()) },
+	"run-failing":  func(s *Streams) { play(s, failingRun()) },
+	"run-stuck":    func(s *Streams) { play(s, stuckRun()) },
+	"run-unknown":  func(s *Streams) { play(s, unknownRun()) },
+	"run-waiting":  func(s *Streams) { play(s, waitingRun()) },
+	"run-rollback": func(s *Streams) { play(s, rollbackRun()) },
+	"outcome":      outcomes,
+	"failure":      failures,
+	"status":       statuses,
+	"history":      func(s *Streams) { s.History(rows(), time.UTC); s.History(nil, time.UTC) },
+	"show": func(s *Streams) {
+		s.Show(rows()[1], time.UTC)
+		s.Show(rows()[2], time.UTC)
+		s.Show(rows()[0], time.UTC)
+	},
 	"undo":          undos,
 	"report-failed": func(s *Streams) { s.Printf("%s", Report(rows()[1], thePlan(), time.UTC)) },
 	"report-good":   func(s *Streams) { s.Printf("%s", Report(rows()[2], thePlan(), time.UTC)) },

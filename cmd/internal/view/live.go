@@ -24,6 +24,9 @@ type live struct {
 // redraw is five times a second.
 const redraw = 200 * time.Millisecond
 
+// erase clears the line that the cursor is in.
+const erase = "\r\x1b[K"
+
 func newLive(s *Streams) *live {
 	l := &live{s: s, done: make(chan struct{})}
 	l.ended.Add(1)
@@ -58,7 +61,7 @@ func (l *live) above(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.erase()
-	fmt.Fprintln(l.s.Err, line)
+	fmt.Fprintln(l.s.Err, l.s.safe(line))
 	l.what = ""
 }
 
@@ -70,14 +73,13 @@ func (l *live) draw() {
 	if sec := time.Since(l.since).Seconds(); sec >= 1 {
 		line += "  " + Duration(sec)
 	}
-	l.erase()
-	fmt.Fprint(l.s.Err, l.s.style(cyan, fit(line, l.s.Width-1)))
+	fmt.Fprint(l.s.Err, erase+l.s.style(cyan, fit(line, l.s.Width-1)))
 	l.drawn = true
 }
 
 func (l *live) erase() {
 	if l.drawn {
-		fmt.Fprint(l.s.Err, "\r\x1b[K")
+		fmt.Fprint(l.s.Err, erase)
 		l.drawn = false
 	}
 }

@@ -24,7 +24,7 @@ func (s *Streams) Failure(err error) {
 		b.WriteString(s.style(dim, "  | ") + Clean(line) + "\n")
 	}
 	if f.Safe != "" {
-		b.WriteString(" safe: " + f.Safe + "\n")
+		b.WriteString(" safe: " + Clean(f.Safe) + "\n")
 	}
 	s.hints(&b, f.Hint)
 	s.Notef("%s", b.String())
@@ -71,7 +71,7 @@ func (s *Streams) Outcome(o *phases.Outcome, e Ended) {
 	b.WriteString("\n" + s.verdict(o, e) + "\n")
 	hosts := widest(keys(o.Lanes))
 	for _, host := range keys(o.Lanes) {
-		b.WriteString(strings.TrimRight(fmt.Sprintf("  %s  %s  %s", pad(host, hosts), pad(laneWord(o.Lanes[host]), 13), phases.ShortPath(o.Systems[host])), " ") + "\n")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  %s  %s  %s", pad(host, hosts), pad(laneWord(o.Lanes[host]), 13), shortPath(o.Systems[host])), " ") + "\n")
 	}
 	if len(o.Remains) > 0 {
 		b.WriteString("What remains to be done by a person:\n")

@@ -41,14 +41,14 @@ func (s *Streams) Plan(p *phases.Plan, full bool) {
 func (s *Streams) planHost(b *strings.Builder, h phases.PlanHost, full bool) {
 	fmt.Fprintf(b, "\n%s  %s@%s  ·  nixosConfigurations.%s\n", s.style(bold, h.Name), h.User, h.Address, h.System)
 	if h.Unchanged {
-		fmt.Fprintf(b, "  – runs and boots %s already\n", phases.ShortPath(h.To))
+		fmt.Fprintf(b, "  – runs and boots %s already\n", shortPath(h.To))
 		return
 	}
-	fmt.Fprintf(b, "  from  generation %d  %s\n", h.From.Profile.Generation, phases.ShortPath(h.From.System))
+	fmt.Fprintf(b, "  from  generation %d  %s\n", h.From.Profile.Generation, shortPath(h.From.System))
 	if h.To == "" {
 		b.WriteString("  to    ? known when it runs\n")
 	} else {
-		fmt.Fprintf(b, "  to    %s\n", phases.ShortPath(h.To))
+		fmt.Fprintf(b, "  to    %s\n", shortPath(h.To))
 	}
 	s.planDiff(b, h.Diff, full)
 	s.planUnits(b, h.Units)

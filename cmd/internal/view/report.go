@@ -49,11 +49,11 @@ func reportHosts(b *strings.Builder, r Row, p *phases.Plan) {
 	before := map[string]string{}
 	if p != nil {
 		for _, h := range p.Hosts {
-			before[h.Name] = fmt.Sprintf("generation %d, `%s`", h.From.Profile.Generation, phases.ShortPath(h.From.System))
+			before[h.Name] = fmt.Sprintf("generation %d, `%s`", h.From.Profile.Generation, shortPath(h.From.System))
 		}
 	}
 	for _, h := range keys(r.Lanes) {
-		fmt.Fprintf(b, "| %s | %s | `%s` | %s |\n", h, laneWord(r.Lanes[h].Status), phases.ShortPath(r.Lanes[h].System), before[h])
+		fmt.Fprintf(b, "| %s | %s | `%s` | %s |\n", h, laneWord(r.Lanes[h].Status), shortPath(r.Lanes[h].System), before[h])
 	}
 	if p == nil {
 		return

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/state"
 )
@@ -66,16 +65,16 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 	if f.System == "" {
 		b.WriteString(s.wrap(lead, "no NixOS system (the host is "+f.OS+")"))
 	} else {
-		fmt.Fprintf(b, "%sgeneration %d  %s\n", lead, f.Profile.Generation, phases.ShortPath(f.System))
+		fmt.Fprintf(b, "%sgeneration %d  %s\n", lead, f.Profile.Generation, shortPath(f.System))
 	}
 	note := func(format string, args ...any) {
 		b.WriteString(s.wrap(pad("", name)+s.style(yellow, "!")+" ", fmt.Sprintf(format, args...)))
 	}
 	if f.Profile.System != f.System {
-		note("the profile is %s", phases.ShortPath(f.Profile.System))
+		note("the profile is %s", shortPath(f.Profile.System))
 	}
 	if f.Boot.System != "" && f.Boot.System != f.System {
-		note("the boot default is %s", phases.ShortPath(f.Boot.System))
+		note("the boot default is %s", shortPath(f.Boot.System))
 	}
 	if len(f.Failed) > 0 {
 		note("failed units: %s", strings.Join(f.Failed, ", "))

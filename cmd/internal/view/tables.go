@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -113,7 +112,7 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 	hosts := widest(keys(r.Lanes))
 	for _, host := range keys(r.Lanes) {
 		l := r.Lanes[host]
-		b.WriteString(strings.TrimRight(fmt.Sprintf("  host     %s  %s  %s", pad(host, hosts), pad(laneWord(l.Status), 13), fit(phases.ShortPath(l.System), max(s.Width-hosts-28, 30))), " ") + "\n")
+		b.WriteString(strings.TrimRight(fmt.Sprintf("  host     %s  %s  %s", pad(host, hosts), pad(laneWord(l.Status), 13), fit(shortPath(l.System), max(s.Width-hosts-28, 30))), " ") + "\n")
 	}
 	names := 0
 	for _, ph := range r.Phases {
@@ -185,7 +184,5 @@ func (s *Streams) JSONDoc(v any) {
 		s.Notef("internal error: cannot encode: %v\n", err)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, _ = s.Out.Write(append(b, '\n'))
+	s.Verbatim(append(b, '\n'))
 }

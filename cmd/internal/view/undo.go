@@ -23,8 +23,8 @@ func (s *Streams) Undo(run string, rows []Undo) {
 	fmt.Fprintf(&b, "%s\n", s.style(bold, "Roll back run "+run))
 	for _, u := range rows {
 		fmt.Fprintf(&b, "\n%s\n", s.style(bold, u.Host))
-		fmt.Fprintf(&b, "  now   generation %d  %s\n", u.Now.Profile.Generation, phases.ShortPath(u.Now.System))
-		fmt.Fprintf(&b, "  to    generation %d  %s\n", u.Before.Profile.Generation, phases.ShortPath(u.Before.System))
+		fmt.Fprintf(&b, "  now   generation %d  %s\n", u.Now.Profile.Generation, shortPath(u.Now.System))
+		fmt.Fprintf(&b, "  to    generation %d  %s\n", u.Before.Profile.Generation, shortPath(u.Before.System))
 		for _, op := range u.Operations {
 			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", brief(phases.Words(op))))
 		}

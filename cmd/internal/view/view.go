@@ -7,9 +7,12 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/term"
+
+	"github.com/hbohlen/deployer/phases"
 )
 
 // Streams is where a command prints, and how.
@@ -21,7 +24,8 @@ type Streams struct {
 	Width    int // columns; 100 when it is not known
 	Quiet    bool
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	live atomic.Pointer[live] // the line that has to make room first
 }
 
 // Options are the flags that decide how things look.
@@ -107,17 +111,48 @@ func (s *Streams) text(t string) string {
 
 // Printf writes a result.
 func (s *Streams) Printf(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fmt.Fprint(s.Out, s.text(fmt.Sprintf(format, args...)))
+	s.print(s.Out, s.safe(fmt.Sprintf(format, args...)))
 }
+
+// Verbatim writes a result that is a file: not a byte of it is changed.
+func (s *Streams) Verbatim(b []byte) { s.print(s.Out, string(b)) }
 
 // Notef writes something that is not a result.
 func (s *Streams) Notef(format string, args ...any) {
+	s.print(s.Err, s.safe(fmt.Sprintf(format, args...)))
+}
+
+func (s *Streams) print(w io.Writer, t string) {
+	if l := s.live.Load(); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.erase()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprint(s.Err, s.text(fmt.Sprintf(format, args...)))
+	fmt.Fprint(w, t)
 }
+
+// styles are all sequences that we write ourselves.
+var styles = regexp.MustCompile(`\x1b\[(?:0|1|2|31|32|33|36)m|\n`)
+
+// safe is the last gate before the terminal: what is neither our own style nor
+// a line's end loses its control characters, whoever wrote it.
+func (s *Streams) safe(t string) string {
+	var b strings.Builder
+	at := 0
+	for _, m := range styles.FindAllStringIndex(t, -1) {
+		b.WriteString(Clean(t[at:m[0]]))
+		if own := t[m[0]:m[1]]; own == "\n" || s.Color {
+			b.WriteString(own)
+		}
+		at = m[1]
+	}
+	return s.text(b.String() + Clean(t[at:]))
+}
+
+// shortPath is a store path, as hosts and Nix say it, shortened.
+func shortPath(p string) string { return Clean(phases.ShortPath(p)) }
 
 // Clean removes control characters from remote output: it must not move our
 // cursor or recolour our words.
@@ -191,13 +226,14 @@ func fit(t string, width int) string {
 
 // Duration shows seconds: one decimal below a minute, `4m 10s` above.
 func Duration(sec float64) string {
-	switch {
-	case sec < 60:
+	if sec < 59.95 {
 		return fmt.Sprintf("%.1fs", sec)
-	case sec < 3600:
-		return fmt.Sprintf("%dm %02ds", int(sec)/60, int(sec)%60)
 	}
-	return fmt.Sprintf("%dh %02dm", int(sec)/3600, int(sec)/60%60)
+	whole := max(int(sec), 60)
+	if whole < 3600 {
+		return fmt.Sprintf("%dm %02ds", whole/60, whole%60)
+	}
+	return fmt.Sprintf("%dh %02dm", whole/3600, whole/60%60)
 }
 
 // Bytes shows a number of bytes in binary units.
@@ -208,7 +244,7 @@ func Bytes(n int64) string {
 	}
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
 	f, i := float64(n), 0
-	for f >= 1024 && i < len(units)-1 {
+	for i < len(units)-1 && (f >= 1024 || i > 0 && f >= 1023.95) { // else it would be rounded to 1024.0
 		f, i = f/1024, i+1
 	}
 	if i == 0 {
