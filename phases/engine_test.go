@@ -36,8 +36,8 @@ var sequences = []struct{ name, steps, want string }{
 	{"a lane not reached yet", "a@h1:undo b@h1:fail c@h2:undo", "a b! ~a = 20 h1:restored h2:untouched"},
 
 	{"the link is lost, before any change", "a@h1:cut", "a! = 1 h1:untouched"},
-	{"the link is lost: restored over a new one", "a@h1:undo b@h1:cut", "a b! ~a = 20 h1:restored"},
-	{"the agent is killed: restored by another", "a@h1:undo b@h1:die", "a b! ~a = 20 h1:restored"},
+	{"the link is lost: restored over a new one", "a@h1:undo b@h1:cut", "a b! lock ~a = 20 h1:restored"},
+	{"the agent is killed: restored by another", "a@h1:undo b@h1:die", "a b! lock ~a = 20 h1:restored"},
 	{"out of reach in the restore", "a@h1:undo b@h1:away", "a b! = 31 h1:unknown"},
 	{"out of reach, the others go back", "a@h1:undo b@h2:undo c@h2:away", "a b c! ~a = 31 h1:restored h2:unknown"},
 

@@ -36,6 +36,7 @@ type Lane struct {
 	opening sync.Mutex
 	client  *agent.Client
 	fresh   *Lane          // a second connection, for judging
+	holder  agent.Holder   // the lock that this lane holds
 	later   sync.WaitGroup // outputs that are being fetched
 }
 
@@ -248,7 +249,7 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 			l.opening.Lock()
 			l.Host, l.client, l.fresh = n.Host, n.client, nil
 			l.opening.Unlock()
-			return nil
+			return l.relock(ctx)
 		}
 		var he *host.Error
 		if errors.As(err, &he) && (he.Kind == host.Denied || he.Kind == host.HostKey) {

@@ -16,7 +16,7 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	if err := l.Call(ctx, agent.OpLock, h, nil); err != nil {
 		return held(err)
 	}
-	l.Locked = true
+	l.Locked, l.holder = true, h
 	var files []string
 	for _, f := range l.Files {
 		files = append(files, f.Path)
@@ -24,9 +24,24 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &l.Before)
 }
 
+// relock takes the lock again over a new connection: the old agent's went with
+// it. Where that one has not noticed its end yet, it holds it for the same run.
+func (l *Lane) relock(ctx context.Context) error {
+	if !l.Locked {
+		return nil
+	}
+	err := l.Call(ctx, agent.OpLock, l.holder, nil)
+	var ae *agent.Error
+	if errors.As(err, &ae) && ae.Code == "locked" {
+		return nil
+	}
+	return err
+}
+
 // take takes the host's lock in the name of a run that is to be undone.
 func (l *Lane) take(ctx context.Context, run, owner string) error {
-	err := l.Call(ctx, agent.OpLock, agent.Holder{Run: run, Owner: owner, Reason: "rollback", Force: true}, nil)
+	l.holder = agent.Holder{Run: run, Owner: owner, Reason: "rollback", Force: true}
+	err := l.Call(ctx, agent.OpLock, l.holder, nil)
 	l.Locked = err == nil
 	return held(err)
 }

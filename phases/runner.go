@@ -56,8 +56,9 @@ func (r *Runner) forward(ctx context.Context) error {
 		if err := r.Log.Record(state.Record{Kind: state.PhaseStarted, Phase: phase.Name, Text: phase.Kind}, nil); err != nil {
 			return err
 		}
+		r.entered(phase.Kind)
 		for _, s := range phase.Steps {
-			if err := r.stopped(ctx); err != nil {
+			if err := r.stopped(ctx, phase.Kind); err != nil {
 				return err
 			}
 			if err := run(ctx, r.env(phase.Name, s), s); err != nil {
@@ -72,13 +73,20 @@ func (r *Runner) forward(ctx context.Context) error {
 	return nil
 }
 
-func (r *Runner) stopped(ctx context.Context) error {
-	select {
-	case <-r.Stop:
-		return &Failure{Exit: ExitAborted, Err: errAborted}
-	default:
+// entered records what a phase means for the run as a whole.
+func (r *Runner) entered(kind string) {
+	switch kind {
+	case "validate":
+		r.state(state.Validating)
+	case "monitor":
+		r.state(state.Monitoring)
 	}
-	if ctx.Err() != nil {
+}
+
+// stopped tells whether the operator or the journal wants an end. A run that
+// monitors is committed already: to stop it is to end the watch, not to go back.
+func (r *Runner) stopped(ctx context.Context, kind string) error {
+	if kind != "monitor" && ended(r.Stop) || ctx.Err() != nil {
 		return &Failure{Exit: ExitAborted, Err: errAborted}
 	}
 	if err := r.Log.Broken(); err != nil {
@@ -88,7 +96,7 @@ func (r *Runner) stopped(ctx context.Context) error {
 }
 
 func (r *Runner) env(phase string, s Step) *Env {
-	env := &Env{Run: r.Run, Phase: phase, Step: Key(phase, s)}
+	env := &Env{Run: r.Run, Phase: phase, Step: Key(phase, s), Stop: r.Stop}
 	if h := HostOf(s); h != "" {
 		env.Lane = r.Run.LaneOf(h)
 	}

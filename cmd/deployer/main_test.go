@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,8 @@ import (
 )
 
 var digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+var updateScripts = flag.Bool("update", false, "write what scripts compare with anew")
 
 // TestMain makes this binary deployer as well: under its name for scripts, and
 // as the plugin and the agent that deployer starts itself as.
@@ -42,6 +45,7 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		UpdateScripts:       *updateScripts,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
@@ -51,7 +55,7 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "bait": bait, "untouched": untouched, "record": record, "json": isJSON,
+			"exits": exits, "bait": bait, "untouched": untouched, "writerun": writeRun, "json": isJSON,
 		},
 	})
 }
@@ -106,9 +110,9 @@ func untouched(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// record writes a run of the project in this folder, as `good`, `failed` or
+// writeRun writes a run of the project in this folder, as `good`, `failed` or
 // `interrupted`; its id is in $RUN.
-func record(ts *testscript.TestScript, _ bool, args []string) {
+func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	old := os.Getenv("XDG_STATE_HOME")
 	defer os.Setenv("XDG_STATE_HOME", old)
 	os.Setenv("XDG_STATE_HOME", ts.Getenv("XDG_STATE_HOME"))

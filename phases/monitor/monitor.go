@@ -48,6 +48,7 @@ func (w *watch) Plan(_ context.Context, env *phases.Env) (phases.Change, error) 
 type breach struct {
 	rule   *runbooks.Rule
 	detail string
+	again  bool // one more look like this rolls back
 }
 
 func (w *watch) Do(ctx context.Context, env *phases.Env) error {
@@ -64,10 +65,13 @@ func (w *watch) Do(ctx context.Context, env *phases.Env) error {
 			break
 		}
 		env.Say(fmt.Sprintf("%d looks, %d breached, %s left", looks, len(open), left.Round(time.Second)))
-		select {
-		case <-time.After(min(w.conf.Every, left)):
-		case <-ctx.Done():
-			return ctx.Err()
+		stop, err := pause(ctx, env, min(w.conf.Every, left))
+		if err != nil {
+			return err
+		}
+		if stop {
+			env.Note(state.Note, "the operator ended the watch after "+env.Now().Sub(start).Round(time.Second).String())
+			break
 		}
 	}
 	env.Facts(map[string]any{"looks": looks, "breached": len(open)})
@@ -79,35 +83,56 @@ func (w *watch) Do(ctx context.Context, env *phases.Env) error {
 	return nil
 }
 
-// look asks every rule once.
+// pause waits for the next look; stop: the operator wants no more of them.
+func pause(ctx context.Context, env *phases.Env, d time.Duration) (stop bool, err error) {
+	select {
+	case <-time.After(d):
+		return false, nil
+	case <-env.Stop:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// look asks every rule once. A rule rolls back when it is breached in two looks
+// in a row: one lost packet is no reason.
 func (w *watch) look(ctx context.Context, env *phases.Env, age time.Duration, open map[int]breach) error {
 	for i, r := range w.conf.Rules {
 		detail, err := breached(ctx, env.Lane, r.Check.For(env.Lane.Conf))
 		if err != nil {
 			return err
 		}
-		_, was := open[i]
+		seen, was := open[i]
 		switch {
 		case detail == "" && was:
 			delete(open, i)
 			env.Note(state.Check, "cleared: "+r.Check.Name)
 		case detail == "":
-		case r.Do == "rollback" && (w.conf.RollbackWithin == 0 || age <= w.conf.RollbackWithin):
+		case seen.again: // it was first seen in time
 			return fmt.Errorf("%s: %s", r.Check.Name, detail)
 		case !was:
-			open[i] = breach{r, detail}
-			env.Note(state.Check, late(r.Do)+": "+r.Check.Name+": "+detail)
+			open[i] = breach{r, detail, w.rollsBack(r, age)}
+			env.Note(state.Check, w.words(r, age)+": "+r.Check.Name+": "+detail)
 		}
 	}
 	return nil
 }
 
-// late is what a rule does that no longer rolls back.
-func late(do string) string {
-	if do == "rollback" {
+// rollsBack tells whether a rule still rolls back.
+func (w *watch) rollsBack(r *runbooks.Rule, age time.Duration) bool {
+	return r.Do == "rollback" && (w.conf.RollbackWithin == 0 || age <= w.conf.RollbackWithin)
+}
+
+// words say what a first breach means.
+func (w *watch) words(r *runbooks.Rule, age time.Duration) string {
+	switch {
+	case w.rollsBack(r, age):
+		return "breached, looking once more"
+	case r.Do == "rollback":
 		return "alert"
 	}
-	return do
+	return r.Do
 }
 
 // breached says in what way a rule is breached, or "". A rule with a condition

@@ -97,11 +97,12 @@ func TestWatch(t *testing.T) {
 		{"said once, not at every look", unit("warn"), []any{ill}, []string{"warn: web: inactive"}, nil, 5 * time.Minute, ""},
 		{"cleared", unit("alert"), []any{well, ill, ill, well}, []string{"alert: web: inactive", "cleared: web"}, nil, 5 * time.Minute, ""},
 		{"cleared and breached again", unit("alert"), []any{ill, well, ill}, []string{"alert: web: inactive", "cleared: web", "alert: web: inactive"}, []string{"h1: web: inactive"}, 5 * time.Minute, ""},
-		{"rolls back at once", unit("rollback"), []any{well, ill}, nil, nil, time.Minute, "web: inactive"},
-		{"rolls back at the last moment", unit("rollback"), []any{well, well, ill}, nil, nil, 2 * time.Minute, "web: inactive"},
+		{"rolls back at the second look", unit("rollback"), []any{well, ill}, []string{"breached, looking once more: web: inactive"}, nil, 2 * time.Minute, "web: inactive"},
+		{"one bad look alone does not roll back", unit("rollback"), []any{well, ill, well}, []string{"breached, looking once more: web: inactive", "cleared: web"}, nil, 5 * time.Minute, ""},
+		{"rolls back at the last moment", unit("rollback"), []any{well, well, ill}, []string{"breached, looking once more: web: inactive"}, nil, 3 * time.Minute, "web: inactive"},
 		{"too late to roll back: alerts", unit("rollback"), []any{well, well, well, ill}, []string{"alert: web: inactive"}, []string{"h1: web: inactive"}, 5 * time.Minute, ""},
 		{"no data is a breach", disk("alert"), []any{agent.Sample{OK: true}}, []string{"alert: disk: no data for used_percent"}, []string{"h1: disk: no data for used_percent"}, 5 * time.Minute, ""},
-		{"no answer is a breach", unit("rollback"), []any{agent.Sample{}}, nil, nil, 0, "web: it is not well, and does not say why"},
+		{"no answer is a breach", unit("rollback"), []any{agent.Sample{}}, []string{"breached, looking once more: web: it is not well, and does not say why"}, nil, time.Minute, "web: it is not well, and does not say why"},
 		{"an answer without words is a breach", disk("alert"), []any{agent.Sample{OK: true, Values: map[string]float64{"used_percent": 99}}},
 			[]string{"alert: disk: used_percent > 90"}, []string{"h1: disk: used_percent > 90"}, 5 * time.Minute, ""},
 		{"a link that goes is a breach, for as long as it is gone", unit("alert"), []any{errGone, well}, []string{"alert: web: the connection to the agent ended", "cleared: web"}, nil, 5 * time.Minute, ""},
@@ -159,4 +160,21 @@ func TestCompileAndPlan(t *testing.T) {
 	if err != nil || c.Text != "for 1h0m0s, every 1m0s: 1 rules" || !slices.Equal(c.Detail, want) {
 		t.Errorf("%+v, %v", c, err)
 	}
+}
+
+// Ctrl-C in a watch of days was not seen before its end.
+func TestTheOperatorEndsTheWatchAndTheRunStaysCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := phasetest.Make(t, "h1")
+		m.Handle(agent.OpProbe, func(json.RawMessage) (any, error) { return well, nil })
+		r, _ := phasetest.Run(m)
+		w := &watch{phases.On{Lane: "h1"}, &runbooks.Monitor{For: 24 * time.Hour, Every: time.Minute, Rules: []*runbooks.Rule{unit("alert")}}}
+		r.Phases = []phases.Compiled{{Name: "monitor", Kind: "monitor", Steps: []phases.Step{w, &watch{w.On, w.conf}}}}
+		stop, start := make(chan struct{}), time.Now()
+		time.AfterFunc(90*time.Second, func() { close(stop) })
+		o := (&phases.Runner{Run: r, Log: &phases.Log{}, Stop: stop}).Execute(t.Context())
+		if took := time.Since(start); o.Exit != 0 || took > 2*time.Minute {
+			t.Errorf("exit %d after %s", o.Exit, took)
+		}
+	})
 }

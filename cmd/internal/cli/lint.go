@@ -28,6 +28,14 @@ func (a *app) lintCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if a.json {
+				notes := []string{}
+				for _, m := range p.Unbuilt(rb) {
+					notes = append(notes, m.String())
+				}
+				a.JSONDoc(map[string]any{"project": p.File, "runbook": rb.File, "mistakes": []string{}, "notes": notes})
+				return nil
+			}
 			for _, m := range p.Unbuilt(rb) {
 				a.Printf("note: %s\n", m)
 			}
@@ -117,7 +125,7 @@ func (a *app) schemaCmd() *cobra.Command {
 			if b == nil {
 				return usage(fmt.Errorf("there is no schema %q: it is project or runbook", args[0]))
 			}
-			a.Printf("%s", b)
+			a.Verbatim(b)
 			return nil
 		},
 	}
@@ -126,15 +134,25 @@ func (a *app) schemaCmd() *cobra.Command {
 func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { a.Printf("deployer %s\n", Version); return nil },
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				a.JSONDoc(map[string]string{"version": Version})
+				return nil
+			}
+			a.Printf("deployer %s\n", Version)
+			return nil
+		},
 	}
 }
 
 func (a *app) debugCmd() *cobra.Command {
-	c := &cobra.Command{Use: "debug", Short: "Print parts that deployer puts on hosts"}
+	c := &cobra.Command{
+		Use: "debug", Short: "Print parts that deployer puts on hosts", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
 	c.AddCommand(&cobra.Command{
 		Use: "launcher", Short: "Print the launcher that the deploy user's sudo rule names", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { a.Printf("%s", agent.Launcher); return nil },
+		RunE: func(*cobra.Command, []string) error { a.Verbatim([]byte(agent.Launcher)); return nil },
 	})
 	return c
 }

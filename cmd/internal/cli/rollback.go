@@ -29,7 +29,8 @@ func (a *app) rollbackCmd() *cobra.Command {
 recorded system, generation and boot default, by path and number. The recipe
 was written before the run's first change and is on the hosts. Data stays as it
 is (on_rollback: keep). Rolling back waits for no window and asks for no approval.`,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeRuns,
+		Example: "  deployer rollback --dry-run\n  deployer rollback",
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error { return a.rollback(c.Context(), arg(args), o) },
 	}
 	f := c.Flags()
@@ -63,8 +64,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	if err != nil {
 		return err
 	}
-	ctx, _, release := interrupts(ctx, a.Streams)
-	defer release()
+	sig := interrupts(ctx, a.Streams)
+	defer sig.release()
+	ctx = sig.ctx
 	tools, err := a.tools(ctx, p)
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	}()
 	human := view.NewHuman(a.Streams, zone(p))
 	defer human.Close()
-	if err := a.lanesToUndo(ctx, r, row, plan, human); err != nil {
+	if err := sig.ended(a.lanesToUndo(ctx, r, row, plan, human)); err != nil {
 		return err
 	}
 	human.Pause()
@@ -85,9 +87,10 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 		return nil
 	}
 	ask := &asker{app: a, human: human}
-	if err := ask.confirm("Roll back?", o.yes, "--yes"); err != nil {
+	if err := sig.ended(ask.confirm(ctx, "Roll back?", o.yes, "--yes")); err != nil {
 		return err
 	}
+	sig.begin(&asRollback)
 	return a.undo(ctx, r, o, human)
 }
 

@@ -35,11 +35,12 @@ type globals struct {
 type app struct {
 	globals
 	*view.Streams
+	args []string // as they were typed
 }
 
 // Main runs the command line and returns the exit code.
 func Main(args []string) int {
-	a := &app{}
+	a := &app{args: args}
 	root := a.root()
 	root.SetArgs(args)
 	a.Streams = view.New(view.Options{})
@@ -59,8 +60,7 @@ fails, and undoes a finished run with one command.`,
   deployer rollback                    # undo it
   deployer status                      # where things stand`,
 		SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRun: func(*cobra.Command, []string) { a.Streams = view.New(a.view) },
-		Args:             cobra.NoArgs,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.look() },
 	}
 	f := c.PersistentFlags()
 	f.StringVarP(&a.project, "project", "f", "", "deployer.yaml, or the folder it is in (default .)")
@@ -72,10 +72,49 @@ fails, and undoes a finished run with one command.`,
 	f.BoolVar(&a.acceptNew, "accept-new-host-keys", false, "write keys of hosts that known_hosts does not know into it")
 	f.CountVarP(&a.verbose, "verbose", "v", "-v: what steps do; -vv: everything, on stderr")
 	_ = c.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		_ = a.look()
+		return usage(err, c.CommandPath()+" --help")
+	})
+	c.SetUsageTemplate(examplesFirst(c.UsageTemplate()))
 	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.statusCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
 		a.reportCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
+	for _, sub := range c.Commands() {
+		sub.Args = inOurWords(sub.Args)
+	}
 	return c
+}
+
+// look decides how things look, by the flags and the environment.
+func (a *app) look() error {
+	a.Streams = view.New(a.view)
+	if a.verbose > 0 {
+		a.TTY = false // the log goes to the same place, so nothing is redrawn there
+	}
+	switch a.view.Color {
+	case "auto", "always", "never":
+		return nil
+	}
+	return usage(fmt.Errorf("--color is auto, always or never, not %q", a.view.Color))
+}
+
+// examplesFirst: they answer most questions.
+func examplesFirst(template string) string {
+	const examples = "{{if .HasExample}}\n\nExamples:\n{{.Example}}{{end}}"
+	return "{{if .HasExample}}Examples:\n{{.Example}}\n\n{{end}}" + strings.Replace(template, examples, "", 1)
+}
+
+// inOurWords says what a command takes, where cobra would count.
+func inOurWords(check cobra.PositionalArgs) cobra.PositionalArgs {
+	if check == nil {
+		return nil
+	}
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usage(fmt.Errorf("wrong arguments; usage: %s", c.UseLine()), c.CommandPath()+" --help")
+		}
+		return nil
+	}
 }
 
 // usage is an error in how the command was typed.
@@ -99,12 +138,19 @@ func (a *app) exit(err error) int {
 	}
 	var mistakes *runbooks.Errors
 	if errors.As(err, &mistakes) {
-		a.Notef("%s\n\n%d mistake(s); nothing was contacted, nothing was changed.\n", mistakes.Detail(), len(mistakes.List))
+		if a.json {
+			a.jsonError(&phases.Failure{Exit: phases.ExitUsage, Err: mistakes})
+		}
+		a.Notef("%s\n\n%s; nothing was contacted, nothing was changed\n", strings.TrimRight(mistakes.Detail(), "\n"), count(len(mistakes.List), "mistake"))
 		return phases.ExitUsage
 	}
 	f := phases.AsFailure(err)
-	if cobraUsage(f.Err) {
-		f.Exit, f.Hint = phases.ExitUsage, []string{"deployer --help"}
+	if what, near, ok := strings.Cut(f.Err.Error(), "\n\nDid you mean this?"); ok || strings.HasPrefix(what, "unknown command ") {
+		f = &phases.Failure{Exit: phases.ExitUsage, Err: errors.New(what)}
+		for _, name := range strings.Fields(near) {
+			f.Hint = append(f.Hint, "deployer "+name)
+		}
+		f.Hint = append(f.Hint, "deployer --help")
 	}
 	if a.json {
 		a.jsonError(f)
@@ -118,14 +164,11 @@ func (a *app) jsonError(f *phases.Failure) {
 	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": f.Hint}))
 }
 
-// cobraUsage recognises cobra's own errors, which have no type.
-func cobraUsage(err error) bool {
-	for _, s := range []string{"unknown command", "accepts ", "requires at least", "unknown flag", "unknown shorthand"} {
-		if strings.HasPrefix(err.Error(), s) {
-			return true
-		}
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	return false
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // load reads deployer.yaml and a runbook, and reports the mistakes of both.

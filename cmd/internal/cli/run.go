@@ -82,8 +82,9 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 	if un := p.Unbuilt(rb); len(un) > 0 {
 		return &runbooks.Errors{List: un}
 	}
-	ctx, stops, release := interrupts(ctx, a.Streams)
-	defer release()
+	sig := interrupts(ctx, a.Streams)
+	defer sig.release()
+	ctx = sig.ctx
 	tools, err := a.tools(ctx, p)
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 	defer human.Close()
 	ask.human = human
 	plan, err := r.MakePlan(ctx, &phases.Log{Sinks: []phases.Sink{human}})
-	if err != nil {
+	if err := sig.ended(err); err != nil {
 		return err
 	}
 	human.Pause()
@@ -113,10 +114,11 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 	if !a.json {
 		a.toErr().Plan(plan, o.diff)
 	}
-	if err := ask.confirm("Run it?", o.yes, "--yes"); err != nil {
+	if err := sig.ended(ask.confirm(ctx, "Run it?", o.yes, "--yes")); err != nil {
 		return err
 	}
-	return a.execute(ctx, r, o, human, stops)
+	sig.begin(&asRun)
+	return a.execute(ctx, r, o, human, sig.stop)
 }
 
 // showPlan is the result of a plan, and of a run that has nothing to do.

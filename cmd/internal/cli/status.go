@@ -208,6 +208,11 @@ func (a *app) listLogs(d *state.RunDir) error {
 	if err != nil {
 		return err
 	}
+	type row struct {
+		Name  string `json:"name"`
+		Bytes int64  `json:"bytes"`
+	}
+	rows := []row{}
 	for _, f := range files {
 		info, err := os.Stat(f)
 		if errors.Is(err, os.ErrNotExist) {
@@ -216,7 +221,14 @@ func (a *app) listLogs(d *state.RunDir) error {
 		if err != nil {
 			return err
 		}
-		a.Printf("%10s  %s\n", view.Bytes(info.Size()), filepath.Base(f))
+		rows = append(rows, row{filepath.Base(f), info.Size()})
+	}
+	if a.json {
+		a.JSONDoc(rows)
+		return nil
+	}
+	for _, r := range rows {
+		a.Printf("%10s  %s\n", view.Bytes(r.Bytes), r.Name)
 	}
 	return nil
 }

@@ -36,8 +36,18 @@ func (s *Streams) hints(b *strings.Builder, hints []string) {
 		if i > 0 {
 			label = "       "
 		}
-		b.WriteString(s.style(cyan, label) + Clean(h) + "\n")
+		b.WriteString(s.style(cyan, label) + Clean(here(h)) + "\n")
 	}
+}
+
+// here is a hint as it is typed on this machine: the address `local` is no name
+// that ssh knows.
+func here(hint string) string {
+	rest, local := strings.CutPrefix(hint, "ssh local ")
+	if local && strings.HasPrefix(rest, "'") {
+		return "sh -c " + rest
+	}
+	return rest
 }
 
 // unique drops what was said already.
