@@ -55,7 +55,7 @@ func held(err error) error {
 	}
 	switch ae.Code {
 	case "locked":
-		return &Failure{Exit: ExitWaiting, Err: err, Hint: append(ae.Hint, "deployer status")}
+		return &Failure{Exit: ExitWaiting, Err: err, Hint: ae.Hint}
 	case "open-run":
 		return &Failure{Exit: ExitPrecondition, Err: err, Hint: ae.Hint}
 	}

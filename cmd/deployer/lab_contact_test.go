@@ -53,7 +53,6 @@ func TestLabOutOfReach(t *testing.T) {
 			s.serves(s.staging, "1.0.0")
 
 			s.production.Power(t, "reboot")
-			s.production.Net(t, "clear")
 			s.production.WaitSSH(t)
 			after := s.look(s.production)
 			s.equal("what was booted", after.Facts.Booted, before.Facts.System)

@@ -59,7 +59,8 @@ phases:
 	within(t, 60*time.Second, "the monitor", func() bool { return strings.Contains(s.written(), "monitor/watch@production") })
 	first := s.latest()
 	r := other.run(4)
-	other.says(r.result, "locked", first.id, "nothing was changed")
+	other.says(r.result, "locked", first.id, "the hosts are untouched")
+	other.shell(0, other.hint(r.result, "deployer status")) // it is there to be typed
 	r.tells("switch/lock@production")
 	if res := wait(); res.exit != 0 {
 		t.Errorf("the first run: exit %d\n%s", res.exit, res.err)

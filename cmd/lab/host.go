@@ -68,6 +68,9 @@ func (m machine) boot() (again bool, err error) {
 	if err := m.mountImage("boot", boot, bootOptions()); err != nil {
 		return false, err
 	}
+	if err := m.powerOn(); err != nil {
+		return false, err
+	}
 	code, err := m.runContainer(e)
 	fmt.Printf("lab: %s stopped (%d)\n", m.Name, code)
 	return code == rebootCode, errors.Join(err, m.disassemble())

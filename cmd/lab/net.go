@@ -104,10 +104,24 @@ func (m machine) clearLink() error {
 		}
 	}
 	if m.Backend != "vm" { // a host may have taken its own end down
-		if _, err := tool("ip", "-n", m.Name, "link", "set", "host0", "up"); err != nil {
+		if err := m.linkUp(); err != nil {
 			return err
 		}
-		_, _ = tool("ip", "-n", m.Name, "route", "add", "default", "via", gateway) // it goes with the link
 	}
 	return m.heal()
+}
+
+func (m machine) linkUp() error {
+	_, err := tool("ip", "-n", m.Name, "link", "set", "host0", "up")
+	_, _ = tool("ip", "-n", m.Name, "route", "add", "default", "via", gateway) // it goes with the link
+	return err
+}
+
+// powerOn is what a boot does to a machine's network: the namespace outlives the
+// container, a firewall in it and a link that is down must not.
+func (m machine) powerOn() error {
+	if _, err := tool("ip", "netns", "exec", m.Name, "nft", "flush", "ruleset"); err != nil {
+		return err
+	}
+	return m.linkUp()
 }

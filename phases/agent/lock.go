@@ -60,7 +60,7 @@ func (a *agent) take(s *store) (*os.File, error) {
 	}
 	h := a.heldBy(s)
 	return nil, &Error{Code: "locked", Message: "this host is locked by " + describe(h, a.bootID()),
-		Hint: []string{"deployer status " + h.Run}}
+		Hint: []string{"deployer status"}}
 }
 
 // admit refuses while another run's lane is open: its recipe is still the way back.

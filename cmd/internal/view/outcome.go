@@ -105,9 +105,9 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 		}
 		return s.style(green, "Done") + ": run " + e.Run + " is committed" + took + "."
 	case phases.ExitWaiting:
-		return s.style(yellow, "Not started") + ": somebody else holds a lock; the hosts are untouched" + took + "."
+		return s.style(yellow, "Not started") + ": a host is locked, nothing was changed on any host" + took + "."
 	case phases.ExitRefused:
-		return s.style(yellow, "Refused") + " before any change: the hosts are untouched" + took + "."
+		return s.style(yellow, "Refused") + ": nothing was changed on any host" + took + "."
 	case phases.ExitRolledBack:
 		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ".\nSnapshots and logs are kept."
 	case phases.ExitAborted:
@@ -121,7 +121,12 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 	case phases.ExitUnknown:
 		return s.style(red, "Unknown") + ": a host is out of reach" + took + "."
 	}
-	return s.style(red, "Failed") + " before any change: the hosts are untouched" + took + "."
+	for _, l := range o.Lanes { // what is not known to be true is not said
+		if l != state.Untouched {
+			return s.style(red, "Failed") + ": the hosts are as listed" + took + "."
+		}
+	}
+	return s.style(red, "Failed") + ": nothing was changed on any host" + took + "."
 }
 
 func laneWord(l state.Status) string {

@@ -181,7 +181,7 @@ func tally(p *phases.Plan) string {
 		}
 	}
 	if p.Nothing {
-		return "Nothing to do: all hosts run and boot this revision already."
+		return "All hosts run and boot this revision already: nothing to do."
 	}
 	return fmt.Sprintf("%d of %d hosts to change; %d steps, %d of them with an undo. If one fails after the first change, every host goes back.", change, len(p.Hosts), steps, undo)
 }

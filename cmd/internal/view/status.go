@@ -83,6 +83,6 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 		note("locked by run %s (%s) since %s", f.Holder.Run, f.Holder.Owner, f.Holder.Since.Format(time.RFC3339))
 	}
 	if f.OpenRun != "" {
-		note("a run was never finished here: deployer rollback %s", f.OpenRun)
+		note("left unfinished: deployer rollback %s", f.OpenRun)
 	}
 }

@@ -286,3 +286,38 @@ func TestUTF8Locale(t *testing.T) {
 		}
 	}
 }
+
+// TestAFailureNeverClaimsTooMuch: with a code that no verdict knows, nobody is
+// told that nothing was changed unless that is so.
+func TestAFailureNeverClaimsTooMuch(t *testing.T) {
+	for lane, want := range map[state.Status]bool{state.Untouched: true, state.Changing: false, state.Committed: false, state.Stuck: false, "": false} {
+		for _, exit := range []int{1, 10, 15, 21, 99, 130} {
+			var b bytes.Buffer
+			(&Streams{Out: &b, Err: &b, Width: 80}).Outcome(&phases.Outcome{Exit: exit, Lanes: map[string]state.Status{"a": lane}}, Ended{Run: runID})
+			if got := strings.Contains(b.String(), "nothing was changed"); got != want {
+				t.Errorf("exit %d, lane %q: %s", exit, lane, &b)
+			}
+		}
+	}
+}
+
+// TestTheRollbackIsAmongTheHints of a run that is stuck or out of reach, also
+// where the step that failed has hints of its own.
+func TestTheRollbackIsAmongTheHints(t *testing.T) {
+	for _, exit := range []int{phases.ExitOK, phases.ExitUnhealthy, phases.ExitStuck, phases.ExitUnknown} {
+		var b bytes.Buffer
+		o := &phases.Outcome{Exit: exit, Failure: &phases.Failure{Exit: exit, Err: errors.New("x"), Hint: []string{"ssh web df"}}}
+		if (&Streams{Out: &b, Err: &b, Width: 80}).Outcome(o, Ended{Run: runID}); !strings.Contains(b.String(), "deployer rollback "+runID) || !strings.Contains(b.String(), "ssh web df") {
+			t.Errorf("exit %d: %s", exit, &b)
+		}
+	}
+}
+
+// TestHintsForThisMachine: "local" is no name that ssh knows.
+func TestHintsForThisMachine(t *testing.T) {
+	for hint, want := range map[string]string{"ssh local df -h": "df -h", "ssh local 'a && b'": "sh -c 'a && b'", "ssh localhost df": "ssh localhost df", "# add": "# add"} {
+		if got := here(hint); got != want {
+			t.Errorf("%q is %q, want %q", hint, got, want)
+		}
+	}
+}
