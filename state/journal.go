@@ -154,7 +154,7 @@ func (j *Journal) flush() {
 		upto, err = j.end, j.rewrite(err)
 	}
 	if err != nil {
-		j.fail("sync", err)
+		_ = j.fail("sync", err)
 	} else {
 		j.pending = append(j.pending[:0], j.pending[upto-j.synced:]...)
 		j.synced = upto

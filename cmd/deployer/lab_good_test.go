@@ -19,6 +19,11 @@ func (s *site) agree(h labtest.Host, system string) {
 	s.equal(string(h)+"'s boot default", h.Enter(s.T, bootDefault), system)
 }
 
+// host is the lab's host behind a name of deployer.yaml.
+func (s *site) host(name string) labtest.Host {
+	return map[string]labtest.Host{"staging": s.staging, "production": s.production}[name]
+}
+
 // bootDefault reads what would boot, in a way of its own: not deployer's.
 const bootDefault = `if [ -e /boot/grub/grub.cfg ]; then
 	  sed -n 's/.*init=\([^ ]*\)\/init.*/\1/p' /boot/grub/grub.cfg | head -1
@@ -45,7 +50,7 @@ func TestLabGood(t *testing.T) {
 	revision := strings.TrimSpace(s.shell(0, "git rev-parse HEAD"))
 	s.equal("the plan's revision", r.plan.Revision, revision)
 	for _, h := range r.plan.Hosts {
-		on := map[string]labtest.Host{"staging": s.staging, "production": s.production}[h.Name]
+		on := s.host(h.Name)
 		s.agree(on, h.To)
 		s.equal("what the journal says "+h.Name+" runs", r.end().Systems[h.Name], h.To)
 		if label := on.Enter(t, "cat /run/current-system/nixos-version"); !strings.HasSuffix(label, revision[:7]) {
@@ -60,6 +65,25 @@ func TestLabGood(t *testing.T) {
 	again := s.want(0, args...)
 	s.says(again, "nothing to do")
 	s.equal("runs", len(s.runs()), 1)
+}
+
+// Root needs neither launcher nor trust: it brings what it needs along.
+func TestLabRoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, h := range []labtest.Host{s.staging, s.production} {
+		h.Enter(t, "btrfs -q subvolume delete /nix/var/deployer")
+	}
+	s.edit("user: deploy, system: hetzner-vps-staging", "user: root, system: hetzner-vps-staging", "user: deploy, system: hetzner-vps}", "user: root, system: hetzner-vps}")
+	r := s.run(0)
+	r.tells("")
+	r.lanes(state.Committed, state.Committed)
+	for _, h := range r.plan.Hosts {
+		s.agree(s.host(h.Name), h.To)
+		s.equal("/nix/var/deployer on "+h.Name, s.host(h.Name).Enter(t, "stat -c '%a %U %i' /nix/var/deployer; stat -c '%a %U' /nix/var/deployer/agent"), "700 root 256\n700 root")
+	}
+	s.want(0, "rollback", "--yes")
+	s.serves(s.production, "1.0.0")
 }
 
 // Hosts that share a system get the same store path.

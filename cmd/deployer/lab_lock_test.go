@@ -59,7 +59,7 @@ phases:
 	within(t, 60*time.Second, "the monitor", func() bool { return strings.Contains(s.written(), "monitor/watch@production") })
 	first := s.latest()
 	r := other.run(4)
-	other.says(r.result, "locked", first.id, "the hosts are untouched")
+	other.says(r.result, "locked", first.id, "untouched")
 	other.shell(0, other.hint(r.result, "deployer status")) // it is there to be typed
 	r.tells("switch/lock@production")
 	if res := wait(); res.exit != 0 {

@@ -71,3 +71,29 @@ func TestLabRollbackOfAnOlderRun(t *testing.T) {
 	s.serves(s.production, "1.0.0")
 	s.equal("the profile", s.production.Facts(t).Profile, "system-1-link")
 }
+
+// A boot partition that is full does not keep the old system from running. Only
+// its boot default has to wait until there is room, and a person is told so.
+func TestLabRollbackWithFullBoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.systems("{}", `{"services":{"app":{"version":"2.0"}},"lab":{"kernel":{"version":"6.12.7","size":4096}}}`)
+	before := s.looks()
+	first := s.run(0)
+	s.lab("fill", string(s.production), "/boot")
+	r := s.deployer("rollback", "--yes")
+	s.serves(s.production, "1.0.0")
+	s.serves(s.staging, "1.0.0")
+	if r.exit != 0 {
+		if r.exit != 30 {
+			t.Errorf("exit %d", r.exit)
+		}
+		s.says(r, "What remains to be done by a person", "/bin/switch-to-configuration boot")
+		s.latest().lanes(state.Restored, state.Stuck)
+		s.lab("unfill", string(s.production), "/boot")
+		s.want(0, "rollback", first.id, "--yes")
+	}
+	t.Logf("with /boot full: exit %d", r.exit)
+	s.production.Enter(t, "rm -f /boot/.lab-fill")
+	before()
+}
