@@ -38,6 +38,9 @@
 // in a file system's cache is gone. Delay and loss are made by a process that
 // joins two interfaces, for kernels without sch_netem.
 //
+// What only calls other programs is shell, in folder scripts; lab.shell calls its
+// functions.
+//
 // # Where things are
 //
 // LAB_HOME (default: deployer-lab in the user's cache) holds one folder for each

@@ -5,13 +5,98 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"os/signal"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// hostPath is the PATH of a login on a host.
-const hostPath = "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin"
+// exec runs a command inside the lab, wherever this process is.
+func (l lab) exec(argv []string) error {
+	dir, err := os.Getwd() // joining a mount namespace forgets it
+	if err != nil {
+		return err
+	}
+	if !l.inside() {
+		pid, up := l.holder()
+		if !up {
+			return l.notUp()
+		}
+		if err := join(pid, "pid", "net", "mnt"); err != nil {
+			return err
+		}
+	}
+	return foreground(dir, l.env(), argv...)
+}
+
+func (l lab) ssh(argv []string) error { return l.exec(append([]string{"ssh"}, argv...)) }
+
+// join moves the calling goroutine, for good, into the namespaces of a process:
+// what it starts from then on runs there. Its thread is not given back.
+func join(pid int, kinds ...string) error {
+	runtime.LockOSThread()
+	// The mount namespace of one thread can change only once that thread no
+	// longer shares its root and working directory with the others.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("cannot leave the shared working directory: %w", err)
+	}
+	fds := make([]int, len(kinds)) // all opened first: the last join changes /proc
+	for i, kind := range kinds {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("cannot open the %s namespace of process %d: %w", kind, pid, err)
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	for i, fd := range fds {
+		if err := unix.Setns(fd, 0); err != nil {
+			return fmt.Errorf("cannot join the %s namespace of process %d: %w", kinds[i], pid, err)
+		}
+	}
+	return nil
+}
+
+// foreground runs a command as if it had been called directly: same standard
+// streams, same signals, and its exit code as the error.
+func foreground(dir string, env []string, argv ...string) error {
+	// Whoever kills the lab command means what it runs. Go's own Pdeathsig does
+	// not work here: to the child its parent, in another PID namespace, is gone.
+	cmd := exec.Command("setpriv", append([]string{"--pdeathsig", "TERM", "--"}, argv...)...)
+	cmd.Dir, cmd.Env = dir, env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	runtime.LockOSThread() // the death signal is tied to the thread that forks
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start %s: %w", argv[0], err)
+	}
+	go func() {
+		for s := range signals {
+			// A terminal gives its keys' signals to the child as well.
+			if s != syscall.SIGINT && s != syscall.SIGQUIT || !ofTerminal() {
+				_ = cmd.Process.Signal(s)
+			}
+		}
+	}()
+	return childCode(cmd.Wait())
+}
+
+// ofTerminal reports whether this process group is the one a terminal sends its keys to.
+func ofTerminal() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
 
 // enterHost runs a command inside the host's namespaces, without ssh: for
 // hosts that nobody can log in to.
@@ -26,8 +111,8 @@ func (m machine) enterHost(argv []string) error {
 	if err := join(leader, "ipc", "uts", "net", "pid", "mnt"); err != nil {
 		return err
 	}
-	env := []string{"PATH=" + hostPath, "HOME=/root", "USER=root", "TERM=" + os.Getenv("TERM")}
-	return foreground("/", env, argv...)
+	const path = "/run/wrappers/bin:/run/current-system/sw/bin:/run/current-system/sw/sbin" // of a login
+	return foreground("/", []string{"PATH=" + path, "HOME=/root", "USER=root", "TERM=" + os.Getenv("TERM")}, argv...)
 }
 
 // quote makes one shell word of each argument, for ssh.
@@ -39,69 +124,45 @@ func quote(argv []string) string {
 	return strings.Join(words, " ")
 }
 
-// fillScript writes in ever smaller pieces until not a byte more fits. What a
-// file system hands out late (Btrfs) it takes after a sync.
-const fillScript = `f=$1/.lab-fill
-for round in 1 2 3; do
-  for size in 1M 64k 4k 512; do dd if=/dev/urandom bs=$size >> "$f" 2>/dev/null || true; done
-  sync -f "$1"
-done
-df -h "$1" | tail -1`
-
-const unfillScript = `rm -f "$1/.lab-fill"; sync -f "$1"; df -h "$1" | tail -1`
-
-func (m machine) fill(script, path string) error {
-	return m.enterHost([]string{"bash", "-euc", script, "bash", path})
-}
-
-// child runs this program inside the lab, on a thread of its own: the caller
-// stays outside.
-func (l lab) child(args ...string) error {
-	done := make(chan error)
-	go func() {
-		if err := l.enter(); err != nil {
-			done <- err
-			return
-		}
-		done <- foreground("/", l.env(), append([]string{filepath.Join(l.run, "lab")}, args...)...)
-	}()
-	return <-done
+// filler runs a function of fill.sh, on the host.
+func filler(function string) func(machine, []string) error {
+	return func(m machine, path []string) error {
+		text, _ := embedded.ReadFile("scripts/fill.sh")
+		return m.enterHost([]string{"bash", "-euc", string(text) + function + ` "$1"`, "bash", path[0]})
+	}
 }
 
 // wait returns when each host lets root in by ssh and has finished booting so
 // far that others may log in too.
 func (l lab) wait(names []string) error {
 	for _, name := range names {
-		if err := l.waitHost(name); err != nil {
+		m, err := l.machine(name)
+		if err != nil {
 			return err
+		}
+		if err := m.waitSSH(); err != nil {
+			return fmt.Errorf("%w\n%s", err, lastLines(read(m.path("log")), 10))
 		}
 	}
 	return nil
 }
 
-const sshPatience = 60 * time.Second
-
-func (l lab) waitHost(name string) error {
-	m, err := l.machine(name)
-	if err != nil {
-		return err
+func (m machine) waitSSH() error {
+	patience := time.Minute
+	if m.Backend == "vm" {
+		patience = 4 * time.Minute
 	}
 	// One look at the port first: sshd punishes an address that keeps calling
 	// without logging in.
 	answers := func() bool { return !m.running() || banner(m.Address) }
-	patience := sshPatience
-	if m.Backend == "vm" {
-		patience = 4 * time.Minute
-	}
-	if err := within(patience, answers, "ssh on "+name+" did not answer"); err != nil {
-		return fmt.Errorf("%w\n%s", err, lastLines(readTrimmed(m.path("log")), 10))
+	if err := within(patience, answers, "ssh on "+m.Name+" did not answer"); err != nil {
+		return err
 	}
 	if !m.running() {
-		return fmt.Errorf("host %s is off: start it with: lab host %s start\n%s", name, name, lastLines(readTrimmed(m.path("log")), 10))
+		return fmt.Errorf("host %[1]s is off: start it with: lab host %[1]s start", m.Name)
 	}
-	_, err = tool("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@"+name,
-		"for i in $(seq 600); do [ -e /run/nologin ] || exit 0; sleep 0.05; done; exit 1")
-	return err
+	return output(exec.Command("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "root@"+m.Name,
+		"for i in $(seq 600); do [ -e /run/nologin ] || exit 0; sleep 0.05; done; exit 1"))
 }
 
 func banner(address string) bool {

@@ -39,8 +39,6 @@ type host struct {
 	System  string `json:"system"` // nixosConfigurations.<system> of generation 1
 }
 
-const gateway = "10.77.0.1"
-
 func defaultSpec() spec {
 	return spec{Backend: "container", Layout: "ephemeral", Loader: "systemd-boot", Disk: "6G", Launcher: true, Trust: true}
 }
@@ -75,40 +73,39 @@ func (s spec) withHosts(names []string) (spec, error) {
 	if len(names) == 0 {
 		names = []string{"staging", "production"}
 	}
+	systems := map[string]string{"staging": "hetzner-vps-staging", "production": "hetzner-vps"}
 	for i, name := range names {
 		if !hostName.MatchString(name) || slices.Contains(names[:i], name) {
 			return s, fmt.Errorf("cannot name a host %q: names are lower case, start with a letter and are given once", name)
 		}
-		s.Hosts = append(s.Hosts, host{Name: name, Index: i + 1, Address: fmt.Sprintf("10.77.0.%d", 11+i), System: systemOf(name)})
+		h := host{Name: name, Index: i + 1, Address: fmt.Sprintf("10.77.0.%d", 11+i), System: "shared"}
+		if system, ok := systems[name]; ok {
+			h.System = system
+		}
+		s.Hosts = append(s.Hosts, h)
 	}
 	return s, nil
 }
 
-func systemOf(name string) string {
-	switch name {
-	case "staging":
-		return "hetzner-vps-staging"
-	case "production":
-		return "hetzner-vps"
+func (s spec) names() []string {
+	var names []string
+	for _, h := range s.Hosts {
+		names = append(names, h.Name)
 	}
-	return "shared"
+	return names
 }
 
 func (l lab) spec() (spec, error) {
 	var s spec
-	data, err := os.ReadFile(filepath.Join(l.run, "spec.json"))
-	if err != nil {
-		return s, fmt.Errorf("lab %s is not up: start it with: lab up", l.id)
+	text := read(l.run, "spec.json")
+	if text == "" {
+		return s, l.notUp()
 	}
-	return s, json.Unmarshal(data, &s)
+	return s, json.Unmarshal([]byte(text), &s)
 }
 
-func (l lab) save(s spec) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(l.run, "spec.json"), data, 0o644)
+func (l lab) notUp() error {
+	return fmt.Errorf("lab %s is not up: start it with: lab up", l.id)
 }
 
 // machine is a host of a lab that is up.
@@ -123,7 +120,7 @@ func (l lab) machine(name string) (machine, error) {
 	if err != nil {
 		return machine{}, err
 	}
-	i := slices.IndexFunc(s.Hosts, func(h host) bool { return h.Name == name })
+	i := slices.Index(s.names(), name)
 	if i < 0 {
 		return machine{}, fmt.Errorf("lab %s has no host %q: see lab status", l.id, name)
 	}
@@ -133,80 +130,28 @@ func (l lab) machine(name string) (machine, error) {
 func (m machine) path(name string) string { return filepath.Join(m.run, m.Name, name) }
 
 // holder is the process every part of the lab dies with, as seen from outside.
-func (l lab) holder() (int, bool) {
-	data, err := os.ReadFile(filepath.Join(l.run, "pid"))
-	if err != nil {
-		return 0, false
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
-	// A number alone can belong to another process by now.
-	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return pid, strings.Contains(string(cmdline), "\x00_holder\x00"+l.run)
+// A number alone can belong to another process by now.
+func (l lab) holder() (pid int, up bool) {
+	pid, _ = strconv.Atoi(read(l.run, "pid"))
+	return pid, strings.Contains(read("/proc", strconv.Itoa(pid), "cmdline"), "\x00_holder\x00"+l.run+"\x00")
 }
 
 // inside reports whether this process is in the lab's namespaces already.
 func (l lab) inside() bool {
 	mine, err := os.Readlink("/proc/self/ns/mnt")
-	data, readErr := os.ReadFile(filepath.Join(l.run, "namespace"))
-	return err == nil && readErr == nil && mine == string(data)
-}
-
-// enter moves the calling goroutine into the lab.
-func (l lab) enter() error {
-	pid, up := l.holder()
-	if !up {
-		return fmt.Errorf("lab %s is not up: start it with: lab up", l.id)
-	}
-	return join(pid, "pid", "net", "mnt")
-}
-
-// within runs this program's own command line again inside the lab, if it is
-// not there yet; it reports whether it has.
-func (l lab) within() (bool, error) {
-	if l.inside() {
-		return false, nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return true, err
-	}
-	dir, _ := os.Getwd() // joining a mount namespace forgets it
-	if err := l.enter(); err != nil {
-		return true, err
-	}
-	return true, foreground(dir, l.env(), append([]string{self}, os.Args[1:]...)...)
+	return err == nil && mine == read(l.run, "namespace")
 }
 
 // env is the environment of what runs in the lab.
 func (l lab) env() []string {
-	own := map[string]string{
-		"PATH":           filepath.Join(l.home, "nix/bin") + ":" + os.Getenv("PATH"),
-		"NIX_CONF_DIR":   filepath.Join(l.home, "etc"),
-		"NIX_CACHE_HOME": filepath.Join(l.home, "nix/cache"), "NIX_STATE_HOME": filepath.Join(l.home, "nix/state"),
-		"NIX_CONFIG_HOME": filepath.Join(l.home, "nix/config"), "NIX_DATA_HOME": filepath.Join(l.home, "nix/data"),
-		"NIX_REMOTE": "", "LAB_HOME": l.root, "LAB_ID": l.id, "LAB_BIN": filepath.Join(l.run, "lab"), "DEPLOYER_LAB": "1",
+	env := append(os.Environ(),
+		"PATH="+filepath.Join(l.home, "nix/bin")+":"+os.Getenv("PATH"), "NIX_CONF_DIR="+filepath.Join(l.home, "etc"),
+		"LAB_HOME="+l.root, "LAB_ID="+l.id, "LAB_BIN="+filepath.Join(l.run, "lab"), "DEPLOYER_LAB=1")
+	for _, kind := range []string{"cache", "state", "config", "data"} {
+		env = append(env, "NIX_"+strings.ToUpper(kind)+"_HOME="+filepath.Join(l.home, "nix", kind))
 	}
 	if s, err := l.spec(); err == nil {
-		own["LAB_HOSTS"] = strings.Join(s.names(), " ")
-	}
-	var env []string
-	for _, kv := range os.Environ() {
-		if k, _, _ := strings.Cut(kv, "="); own[k] == "" && k != "NIX_REMOTE" {
-			env = append(env, kv)
-		}
-	}
-	for k, v := range own {
-		if v != "" {
-			env = append(env, k+"="+v)
-		}
+		env = append(env, "LAB_HOSTS="+strings.Join(s.names(), " "))
 	}
 	return env
-}
-
-func (s spec) names() []string {
-	var names []string
-	for _, h := range s.Hosts {
-		names = append(names, h.Name)
-	}
-	return names
 }

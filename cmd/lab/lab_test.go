@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func write(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
-	if err := writeFiles(dir, files); err != nil {
-		t.Fatal(err)
+	for name, text := range files {
+		if err := writeFile(filepath.Join(dir, name), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -136,12 +137,21 @@ func TestHosts(t *testing.T) {
 }
 
 func TestSSHFiles(t *testing.T) {
+	l := lab{home: t.TempDir(), run: filepath.Join(t.TempDir(), "run")}
+	write(t, l.home, map[string]string{"key": "secret"})
 	s, _ := spec{}.withHosts([]string{"h1"})
-	if got := knownHost(s.Hosts[0], "ssh-ed25519 AAAA comment\n"); got != "h1,10.77.0.11,[h1]:2222,[10.77.0.11]:2222 ssh-ed25519 AAAA\n" {
+	if err := l.prepare(s); err != nil {
+		t.Fatal(err)
+	}
+	key := strings.Fields(read(l.run, "h1/key.pub"))
+	if got := read(l.run, "ssh/known_hosts"); got != "h1,10.77.0.11,[h1]:2222,[10.77.0.11]:2222 ssh-ed25519 "+key[1] {
 		t.Error(got)
 	}
-	if got := sshConfig(s); strings.Contains(got, "StrictHostKeyChecking") || !strings.Contains(got, "HostName 10.77.0.11") {
+	if got := read(l.run, "ssh/config"); strings.Contains(got, "StrictHostKeyChecking") || !strings.Contains(got, "HostName 10.77.0.11") {
 		t.Error(got)
+	}
+	if got, _ := os.ReadFile(filepath.Join(l.run, "hosts")); !strings.HasSuffix(string(got), "\n10.77.0.11 h1\n") {
+		t.Errorf("%s", got)
 	}
 }
 
@@ -166,24 +176,23 @@ func TestProjectIsCommitted(t *testing.T) {
 	if !strings.Contains(string(variant), `"startFail": true`) || !strings.Contains(string(variant), `"version": "2"`) {
 		t.Errorf("%s", variant)
 	}
-	if out, _ := tool("git", "-C", dir, "status", "--short"); out != "" {
+	if out, _ := exec.Command("git", "-C", dir, "status", "--short").Output(); string(out) != "" {
 		t.Errorf("not clean: %s", out)
 	}
-	if out, _ := tool("git", "-C", dir, "rev-list", "--count", "HEAD"); out != "3" {
+	if out, _ := exec.Command("git", "-C", dir, "rev-list", "--count", "HEAD").Output(); string(out) != "3\n" {
 		t.Errorf("%s commits, not 3", out)
 	}
 }
 
 func TestOldRootsAreCounted(t *testing.T) {
-	dir, now := t.TempDir(), time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
-	for _, want := range []string{"root-000001-20261123T060000Z", "root-000002-20261123T060000Z"} {
-		got := nextOldRoot(dir, now)
-		if got != want {
-			t.Errorf("%s, not %s", got, want)
+	dir := t.TempDir()
+	for _, want := range []string{"root-000001-2", "root-000002-2", "root-000010-2", "root-000011-2"} {
+		out, err := lab{}.shell(nil, "next_old_root", dir).Output()
+		name := strings.TrimSpace(string(out))
+		if err != nil || !strings.HasPrefix(name, want) {
+			t.Errorf("%s, not %s: %v", name, want, err)
 		}
-		if err := os.Mkdir(filepath.Join(dir, got), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		write(t, dir, map[string]string{strings.Replace(name, "-000002-", "-000009-", 1) + "/x": ""})
 	}
 }
 
@@ -200,20 +209,20 @@ func TestExitCodes(t *testing.T) {
 
 func TestImagesAreNamedByWhatTheyHold(t *testing.T) {
 	s := defaultSpec()
-	a := lab{}.image(s, "shared").file()
+	a := lab{}.image(s, "shared")
 	s.Backend, s.Hosts = "vm", []host{{Name: "x"}}
-	if b := (lab{}).image(s, "shared").file(); a != b {
+	if b := (lab{}).image(s, "shared"); a != b {
 		t.Errorf("one image, two names: %s %s", a, b)
 	}
 	s.Trust = false
-	if b := (lab{}).image(s, "shared").file(); a == b {
+	if b := (lab{}).image(s, "shared"); a == b {
 		t.Error("two images, one name")
 	}
 }
 
 func TestQuote(t *testing.T) {
-	out, err := tool("sh", "-c", "printf '%s|' "+quote([]string{"a b", "it's", "$x", ""}))
-	if err != nil || out != "a b|it's|$x||" {
+	out, err := exec.Command("sh", "-c", "printf '%s|' "+quote([]string{"a b", "it's", "$x", ""})).Output()
+	if err != nil || string(out) != "a b|it's|$x||" {
 		t.Errorf("%q %v", out, err)
 	}
 }

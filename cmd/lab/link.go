@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +17,8 @@ import (
 // link joins two interfaces at layer 2 and delays, jitters or loses what
 // passes: latency for kernels that have no sch_netem.
 type link struct {
-	delay, jitter time.Duration
-	loss          float64 // share of frames, each way
+	Delay, Jitter time.Duration
+	Loss          float64 // share of frames, each way
 }
 
 // vnetHdrLen: frames carry their virtio-net header (PACKET_VNET_HDR), so that
@@ -49,21 +51,24 @@ func openPort(name string) (port, error) {
 	return port{fd, ifi.Index}, err
 }
 
-// serve forwards between two interfaces until it is killed; a dot on standard
-// output says that it has begun.
-func (l link) serve(a, b string) error {
-	from, err := openPort(a)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", a, err)
+// serveLink forwards between two interfaces until it is killed; its number in a
+// file says that it has begun.
+func serveLink(_ lab, args []string) error {
+	var l link
+	if err := json.Unmarshal([]byte(args[0]), &l); err != nil {
+		return err
 	}
-	to, err := openPort(b)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", b, err)
+	a, err := openPort(args[1])
+	b, err2 := openPort(args[2])
+	if err := errors.Join(err, err2); err != nil {
+		return fmt.Errorf("cannot join %s and %s: %w", args[1], args[2], err)
 	}
-	fmt.Fprint(os.Stdout, ".")
+	if err := writeFile(args[3], []byte(strconv.Itoa(os.Getpid()))); err != nil {
+		return err
+	}
 	ended := make(chan error, 2)
-	go func() { ended <- l.forward(from, to) }()
-	go func() { ended <- l.forward(to, from) }()
+	go func() { ended <- l.forward(a, b) }()
+	go func() { ended <- l.forward(b, a) }()
 	return <-ended
 }
 
@@ -87,7 +92,7 @@ func (l link) forward(from, to port) error {
 		if ll, ok := sender.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 			continue // our own
 		}
-		if n <= vnetHdrLen || rand.Float64() < l.loss {
+		if n <= vnetHdrLen || rand.Float64() < l.Loss {
 			continue
 		}
 		select {
@@ -98,10 +103,10 @@ func (l link) forward(from, to port) error {
 }
 
 func (l link) wait() time.Duration {
-	if l.jitter <= 0 {
-		return l.delay
+	if l.Jitter <= 0 {
+		return l.Delay
 	}
-	return l.delay + rand.N(2*l.jitter) - l.jitter
+	return l.Delay + rand.N(2*l.Jitter) - l.Jitter
 }
 
 // deliver keeps the order of frames, as one link does.

@@ -19,21 +19,21 @@ func (e missingError) Error() string { return e.what + "\n" + e.hint }
 func main() {
 	// A root login looks in these, not every su or sudo does.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	os.Unsetenv("NIX_REMOTE") // the lab's store has no daemon
 	os.Exit(exitCode(newCommand().Execute()))
 }
 
 func exitCode(err error) int {
 	var code exitError
-	var missing missingError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &code):
+	}
+	if errors.As(err, &code) {
 		return int(code)
-	case errors.As(err, &missing):
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		return 15
 	}
 	fmt.Fprintln(os.Stderr, "lab:", err)
+	if errors.As(err, &missingError{}) {
+		return 15
+	}
 	return 1
 }

@@ -3,66 +3,62 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
-const aptInstall = "apt-get install -y --no-install-recommends "
-
-// packageOf tells which Debian package brings a program the lab calls.
-var packageOf = map[string]string{
-	"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "patchelf": "patchelf",
-	"btrfs": "btrfs-progs", "btrfstune": "btrfs-progs", "mkfs.btrfs": "btrfs-progs",
-	"mkfs.vfat": "dosfstools", "mkfs.ext4": "e2fsprogs", "ip": "iproute2", "mount": "mount", "findmnt": "util-linux",
-	"ssh": "openssh-client", "ssh-keygen": "openssh-client", "git": "git", "cp": "coreutils",
-}
-
-var packageOfVM = map[string]string{
-	"qemu-system-x86_64": "qemu-system-x86", "modprobe": "kmod", "cpio": "cpio", "gzip": "gzip",
-}
+// Packages of Debian, each with the programs of it that the lab calls.
+var (
+	packages = map[string]string{
+		"systemd-container": "systemd-nspawn", "mmdebstrap": "mmdebstrap", "patchelf": "patchelf",
+		"btrfs-progs": "btrfs btrfstune mkfs.btrfs", "dosfstools": "mkfs.vfat", "e2fsprogs": "mkfs.ext4", "iproute2": "ip", "nftables": "nft",
+		"mount": "mount", "util-linux": "findmnt setpriv", "openssh-client": "ssh ssh-keygen", "git": "git", "coreutils": "cp",
+	}
+	packagesOfVM = map[string]string{"qemu-system-x86": "qemu-system-x86_64", "kmod": "modprobe", "cpio": "cpio", "gzip": "gzip"}
+)
 
 // need says, with the command that mends it, what the machine lacks for a lab.
 func need(backend string) error {
-	if os.Geteuid() != 0 {
-		return missingError{"the lab needs root: it makes namespaces, mounts and loop devices", "  run it as: sudo lab …"}
-	}
-	programs := []map[string]string{packageOf}
+	const install = "apt-get install -y --no-install-recommends "
+	lacks, kernels := lacking(packages), []string{"any"}
 	if backend == "vm" {
-		programs = append(programs, packageOfVM)
+		lacks = append(lacks, lacking(packagesOfVM)...)
+		kernels, _ = filepath.Glob("/boot/vmlinuz-*")
 	}
-	if lacks := lacking(programs...); len(lacks) > 0 {
-		return missingError{"this machine lacks packages the lab is made of", "  " + aptInstall + strings.Join(lacks, " ")}
-	}
-	if backend == "vm" && kernel() == "" {
-		return missingError{"there is no kernel in /boot for virtual machines", "  " + aptInstall + "linux-image-cloud-amd64"}
-	}
-	if !exists("/dev/loop-control") {
-		return missingError{"there is no /dev/loop-control, so images cannot be mounted", "  modprobe loop"}
-	}
-	if !hasFilesystem("btrfs") {
-		return missingError{"this kernel has no Btrfs", "  modprobe btrfs, or use a kernel that has it"}
+	for _, n := range []struct {
+		there      bool
+		what, hint string
+	}{
+		{os.Geteuid() == 0, "the lab needs root: it makes namespaces, mounts and loop devices", "run it as: sudo lab …"},
+		{len(lacks) == 0, "this machine lacks packages the lab is made of", install + strings.Join(lacks, " ")},
+		{len(kernels) > 0, "there is no kernel in /boot for virtual machines", install + "linux-image-cloud-amd64"},
+		{exists("/dev/loop-control"), "there is no /dev/loop-control, so images cannot be mounted", "modprobe loop"},
+		{hasFilesystem("btrfs"), "this kernel has no Btrfs", "modprobe btrfs, or use a kernel that has it"},
+	} {
+		if !n.there {
+			return missingError{n.what, "  " + n.hint}
+		}
 	}
 	return nil
 }
 
-func lacking(programs ...map[string]string) []string {
-	var packages []string
-	for _, set := range programs {
-		for program, pkg := range set {
-			if _, err := exec.LookPath(program); err != nil && !slices.Contains(packages, pkg) {
-				packages = append(packages, pkg)
+func lacking(of map[string]string) []string {
+	var names []string
+	for name, programs := range of {
+		for _, program := range strings.Fields(programs) {
+			if _, err := exec.LookPath(program); err != nil && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 	}
-	slices.Sort(packages)
-	return packages
+	slices.Sort(names)
+	return names
 }
 
 func hasFilesystem(name string) bool {
-	known := func() bool {
-		data, _ := os.ReadFile("/proc/filesystems")
-		return slices.Contains(strings.Fields(string(data)), name)
-	}
+	known := func() bool { return slices.Contains(strings.Fields(read("/proc/filesystems")), name) }
 	if !known() {
 		_ = exec.Command("modprobe", name).Run() // it may be a module nobody has used yet
 	}
@@ -72,9 +68,9 @@ func hasFilesystem(name string) bool {
 // bootFilesystem is what /boot of a host is made with: vfat as on a machine
 // with an EFI system partition; where the kernel has none, the nearest thing,
 // the other file system that GRUB can write.
-func bootFilesystem() string {
+var bootFilesystem = sync.OnceValue(func() string {
 	if hasFilesystem("vfat") {
 		return "vfat"
 	}
 	return "ext4"
-}
+})

@@ -1,71 +1,51 @@
 package main
 
 import (
-	"embed"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
 
-//go:embed all:flake all:project scripts
-var embedded embed.FS
-
 // writeFlake writes the flake whose systems the hosts of a lab can run.
 func (l lab) writeFlake(dir string, s spec) error {
+	base, key := read(l.home, "base.json"), read(l.home, "key.pub")
+	if base == "" || key == "" {
+		return fmt.Errorf("there is no userland in %s: make it with: lab base", l.home)
+	}
 	if err := copyEmbedded("flake", dir); err != nil {
 		return err
 	}
-	base, err := os.ReadFile(filepath.Join(l.home, "base.json"))
-	if err != nil {
-		return fmt.Errorf("cannot read the userland's hash: %w\n  make it with: lab base", err)
-	}
-	key, err := os.ReadFile(filepath.Join(l.home, "key.pub"))
-	if err != nil {
+	if err := writeFile(filepath.Join(dir, "base.json"), []byte(base+"\n")); err != nil {
 		return err
 	}
-	facts, err := json.MarshalIndent(labFacts(s, strings.TrimSpace(string(key))), "", "  ")
-	if err != nil {
-		return err
+	trusted := `"root"`
+	if s.Trust {
+		trusted += `,"deploy"`
 	}
-	return writeFiles(dir, map[string]string{"base.json": string(base), "lab.json": string(facts) + "\n"})
+	return writeFile(filepath.Join(dir, "lab.json"), fmt.Appendf(nil, labFacts, s.Loader == "grub", trusted, key))
 }
-
-type tree = map[string]any
 
 // labFacts are the options that follow from how the lab was started.
-func labFacts(s spec, key string) tree {
-	trusted := []string{"root"}
-	if s.Trust {
-		trusted = append(trusted, "deploy")
-	}
-	user := tree{"openssh": tree{"authorizedKeys": tree{"keys": []string{key}}}}
-	return tree{
-		"boot":  tree{"loader": tree{"grub": tree{"enable": s.Loader == "grub"}}},
-		"nix":   tree{"settings": tree{"trusted-users": trusted}},
-		"users": tree{"users": tree{"root": user, "deploy": user}},
-	}
+const labFacts = `{
+  "boot": {"loader": {"grub": {"enable": %t}}},
+  "nix": {"settings": {"trusted-users": [%s]}},
+  "users": {"users": {
+    "root": {"openssh": {"authorizedKeys": {"keys": [%[3]q]}}},
+    "deploy": {"openssh": {"authorizedKeys": {"keys": [%[3]q]}}}
+  }}
 }
+`
 
 func copyEmbedded(from, dir string) error {
-	files := map[string]string{}
-	err := fs.WalkDir(embedded, from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	return eachEmbedded(from, func(path string, data []byte) error {
+		name := strings.TrimPrefix(path, from+"/")
+		to := filepath.Join(dir, name)
+		if strings.HasPrefix(name, "variants/") && exists(to) {
+			return nil // the user's by now
 		}
-		data, err := embedded.ReadFile(path)
-		// A variant that is there already is the user's.
-		if name := strings.TrimPrefix(path, from+"/"); !strings.HasPrefix(name, "variants/") || !exists(filepath.Join(dir, name)) {
-			files[name] = string(data)
-		}
-		return err
+		return writeFile(to, data)
 	})
-	if err != nil {
-		return err
-	}
-	return writeFiles(dir, files)
 }
 
 // project makes or changes a demo project: a clean git repository with the
@@ -88,32 +68,29 @@ func (l lab) project(dir string, s spec, sets []string) error {
 			return err
 		}
 	}
-	return commit(dir, sets)
+	if len(sets) == 0 {
+		sets = []string{"the demo project"}
+	}
+	return l.sh("commit", dir, "hosts: "+strings.Join(sets, " "))
 }
 
 func isSystem(name string) bool {
-	_, err := embedded.Open("flake/hosts/" + name + ".nix")
-	return err == nil && name != "common"
+	_, err := embedded.Open("flake/variants/" + name + ".json")
+	return err == nil
 }
 
 func patchFile(path, patch string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
 	var to, from any
-	if err := json.Unmarshal(old, &to); err != nil {
+	if err := json.Unmarshal([]byte(read(path)), &to); err != nil {
 		return fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	if err := json.Unmarshal([]byte(patch), &from); err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(mergePatch(to, from), "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(data, '\n'), 0o644)
+	return writeJSON(path, mergePatch(to, from))
 }
+
+type tree = map[string]any
 
 // mergePatch is RFC 7396: objects merge, null removes, all else replaces.
 func mergePatch(to, from any) any {
@@ -128,32 +105,9 @@ func mergePatch(to, from any) any {
 	for k, v := range patch {
 		if v == nil {
 			delete(result, k)
-			continue
+		} else {
+			result[k] = mergePatch(result[k], v)
 		}
-		result[k] = mergePatch(result[k], v)
 	}
 	return result
-}
-
-func commit(dir string, sets []string) error {
-	git := func(args ...string) (string, error) {
-		return tool("git", append([]string{"-C", dir, "-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false"}, args...)...)
-	}
-	if !exists(filepath.Join(dir, ".git")) {
-		if _, err := git("init", "-q", "-b", "main"); err != nil {
-			return err
-		}
-	}
-	if _, err := git("add", "-A"); err != nil {
-		return err
-	}
-	if _, err := git("diff", "--cached", "--quiet"); err == nil {
-		return nil // nothing differs from the last commit
-	}
-	message := "hosts: " + strings.Join(sets, " ")
-	if len(sets) == 0 {
-		message = "hosts: the demo project"
-	}
-	_, err := git("commit", "-q", "--no-verify", "-m", message)
-	return err
 }

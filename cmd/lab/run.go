@@ -1,39 +1,63 @@
 package main
 
 import (
+	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
-// tool runs a program to its end and gives its output; a failure carries the
-// program's last words.
-func tool(name string, args ...string) (string, error) { return toolEnv(nil, name, args...) }
+//go:embed all:flake all:project scripts
+var embedded embed.FS
 
-func toolEnv(env []string, name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	text := strings.TrimSpace(string(out))
-	if err != nil {
-		return text, fmt.Errorf("cannot %s: %w: %s", filepath.Base(name)+" "+strings.Join(args, " "), err, lastLines(stderr.String()+text, 5))
-	}
-	return text, nil
-}
-
-// tools runs several programs, up to the first that fails.
-func tools(lines ...[]string) error {
-	for _, l := range lines {
-		if _, err := tool(l[0], l[1:]...); err != nil {
+// eachEmbedded goes through the files of a folder, in order.
+func eachEmbedded(folder string, do func(path string, data []byte) error) error {
+	return fs.WalkDir(embedded, folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return err
 		}
+		data, err := embedded.ReadFile(path)
+		return errors.Join(err, do(path, data))
+	})
+}
+
+// shell calls a function of folder scripts.
+func (l lab) shell(vars []string, call ...string) *exec.Cmd {
+	var text strings.Builder
+	_ = eachEmbedded("scripts", func(_ string, data []byte) error { text.Write(data); return nil })
+	cmd := exec.Command("bash", append([]string{"-euc", `eval "$SCRIPTS"; unset SCRIPTS; "$@"`, "bash"}, call...)...)
+	cmd.Env = append(append(l.env(), vars...), "SCRIPTS="+text.String(), "CACHE="+l.home, "RUN="+l.run,
+		"CGROUP=lab-"+l.id+"-"+digest(l.run), "BOOT_FS="+bootFilesystem())
+	return cmd
+}
+
+func (l lab) sh(call ...string) error { return output(l.shell(nil, call...)) }
+
+// inStore calls a function in a mount namespace of its own.
+func (l lab) inStore(vars []string, call ...string) error {
+	cmd := l.shell(vars, call...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	return output(cmd)
+}
+
+// output runs a program to its end; a failure carries its last words.
+func output(cmd *exec.Cmd) error {
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
 	}
-	return nil
+	words := cmd.Args
+	if words[0] == "bash" {
+		words = words[4:]
+	}
+	return fmt.Errorf("cannot %s: %w: %s", strings.Join(words, " "), err, lastLines(string(out), 5))
 }
 
 func lastLines(text string, n int) string {
@@ -47,10 +71,20 @@ func childCode(err error) error {
 	if !errors.As(err, &exit) {
 		return err
 	}
-	if code := exit.ExitCode(); code >= 0 {
-		return exitError(code)
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return exitError(128 + int(ws.Signal()))
 	}
-	return exitError(128 + int(signalOf(exit)))
+	return exitError(exit.ExitCode())
+}
+
+// within asks again and again until an answer is true or time is up.
+func within(patience time.Duration, done func() bool, otherwise string) error {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if done() {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s within %s", otherwise, patience)
 }
 
 func exists(path string) bool {
@@ -58,15 +92,23 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func writeFiles(dir string, files map[string]string) error {
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
+// read gives the text of a file, "" where there is none.
+func read(path ...string) string {
+	data, _ := os.ReadFile(filepath.Join(path...))
+	return strings.TrimSpace(string(data))
+}
+
+func writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	return nil
+	return os.WriteFile(path, data, 0o644)
+}
+
+func writeJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'))
 }

@@ -6,127 +6,137 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
 
 // up starts the lab's first process and waits until ssh answers on each host.
-func (l lab) up(s spec) error {
+func (l lab) up(s spec, names []string) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := need(s.Backend); err != nil {
+		return err
+	}
+	s, err := s.withHosts(names)
+	if err != nil {
+		return err
+	}
 	if _, up := l.holder(); up {
 		return fmt.Errorf("lab %s is up already: end it with: lab down, or set LAB_ID for a second one", l.id)
 	}
-	if err := l.base(s); err != nil {
-		return err
+	for _, step := range []func(spec) error{
+		l.base,
+		func(spec) error { return l.down(nil) }, // of a lab whose machine went down under it
+		l.prepare, l.startHolder, l.greet,
+	} {
+		if err := step(s); err != nil {
+			return err
+		}
 	}
-	if err := l.down(); err != nil { // of a lab whose machine went down under it
-		return err
-	}
-	if err := l.prepare(s); err != nil {
-		return err
-	}
-	if err := l.startHolder(); err != nil {
-		return fmt.Errorf("%w\n%s", err, l.log())
-	}
-	return l.child(append([]string{"wait"}, s.names()...)...)
+	return nil
 }
 
-// prepare fills the run's folder: what was asked for, this program, and the
-// ssh files that lead to the hosts.
+// prepare fills the run's folder.
 func (l lab) prepare(s spec) error {
-	if err := os.MkdirAll(filepath.Join(l.run, "ssh"), 0o700); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if err := tools([]string{"cp", self, filepath.Join(l.run, "lab")}, // `go run` removes its own
-		[]string{"cp", filepath.Join(l.home, "key"), filepath.Join(l.run, "ssh/id_ed25519")}); err != nil {
-		return err
-	}
-	var known []string
+	call := []string{"prepare", self()}
 	for _, h := range s.Hosts {
-		dir := filepath.Join(l.run, h.Name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if _, err := tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", h.Name, "-f", filepath.Join(dir, "key")); err != nil {
-			return err
-		}
-		key, err := os.ReadFile(filepath.Join(dir, "key.pub"))
-		if err != nil {
-			return err
-		}
-		known = append(known, knownHost(h, string(key)))
+		call = append(call, h.Name+":"+h.Address)
 	}
-	if err := writeFiles(filepath.Join(l.run, "ssh"), map[string]string{"config": sshConfig(s), "known_hosts": strings.Join(known, "")}); err != nil {
+	if err := l.sh(call...); err != nil {
 		return err
 	}
-	return l.save(s)
+	return writeJSON(filepath.Join(l.run, "spec.json"), s)
 }
 
-// knownHost names the host as ssh asks for it, on the usual port and on the
-// one that tests move sshd to.
-func knownHost(h host, key string) string {
-	fields := strings.Fields(key)
-	return fmt.Sprintf("%[1]s,%[2]s,[%[1]s]:2222,[%[2]s]:2222 %[3]s %[4]s\n", h.Name, h.Address, fields[0], fields[1])
-}
-
-func sshConfig(s spec) string {
-	var b strings.Builder
-	for _, h := range s.Hosts {
-		fmt.Fprintf(&b, "Host %s\n  HostName %s\n  IdentityFile ~/.ssh/id_ed25519\n", h.Name, h.Address)
-	}
-	return b.String()
-}
-
-func (l lab) startHolder() error {
-	logFile, err := os.Create(filepath.Join(l.run, "log"))
-	if err != nil {
+func (l lab) greet(s spec) error {
+	if err := foreground("", nil, append([]string{self(), "wait"}, s.names()...)...); err != nil {
 		return err
 	}
-	defer logFile.Close()
+	if bootFilesystem() != "vfat" {
+		fmt.Fprintln(os.Stderr, "lab: this kernel has no vfat: /boot of the hosts is ext4")
+	}
+	return foreground("", nil, self(), "status")
+}
+
+func (l lab) startHolder(spec) error {
 	cmd := exec.Command(filepath.Join(l.run, "lab"), "_holder", l.run)
 	cmd.Env = l.env()
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("cannot start the lab: %w", err)
+	cloned := uintptr(syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET)
+	log := filepath.Join(l.run, "log")
+	if err := detach(cmd, cloned, log, filepath.Join(l.run, "pid")); err != nil {
+		return fmt.Errorf("cannot start lab %s: %w", l.id, err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	if err := os.WriteFile(filepath.Join(l.run, "pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
-		return err
-	}
 	for !exists(filepath.Join(l.run, "ready")) {
 		select {
 		case <-ended:
-			return fmt.Errorf("cannot start lab %s", l.id)
+			return fmt.Errorf("cannot start lab %s\n%s", l.id, lastLines(read(log), 10))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
-func (l lab) log() string {
-	data, _ := os.ReadFile(filepath.Join(l.run, "log"))
-	return lastLines(string(data), 10)
+// detach starts what goes on without this process, in new namespaces; its
+// number is written down.
+func detach(cmd *exec.Cmd, cloned uintptr, log, pid string) error {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: cloned}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return os.WriteFile(pid, []byte(strconv.Itoa(cmd.Process.Pid)), 0o644)
+}
+
+// hold is the first process of a lab: it sets up the namespaces, starts the
+// hosts and then lives on so that they do.
+func (l lab) hold([]string) error {
+	s, err := l.spec()
+	if err != nil {
+		return err
+	}
+	if err := l.sh("hold"); err != nil {
+		return err
+	}
+	for _, h := range s.Hosts {
+		m := machine{l, s, h}
+		for _, step := range []func() error{func() error { return m.sh("plug") }, func() error { return m.sh("fresh") }, m.start} {
+			if err := step(); err != nil {
+				return fmt.Errorf("cannot start host %s: %w", h.Name, err)
+			}
+		}
+	}
+	if err := writeFile(filepath.Join(l.run, "ready"), nil); err != nil {
+		return err
+	}
+	for { // what loses its parent becomes ours; a killed holder takes all along
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(-1, &status, 0, nil); err == syscall.ECHILD {
+			time.Sleep(time.Second)
+		}
+	}
 }
 
 // down kills the first process; hosts, mounts and interfaces go with it.
-func (l lab) down() error {
-	if pid, up := l.holder(); up {
+func (l lab) down([]string) error {
+	pid, up := l.holder()
+	if up {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return fmt.Errorf("cannot end lab %s: %w", l.id, err)
 		}
-		for up {
-			time.Sleep(10 * time.Millisecond)
-			_, up = l.holder()
-		}
 	}
-	if err := l.removeCgroups(); err != nil {
-		return err
+	for ; up; _, up = l.holder() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := l.sh("remove_cgroups"); err != nil {
+		return fmt.Errorf("cannot end lab %s: %w", l.id, err)
 	}
 	return os.RemoveAll(l.run)
 }
