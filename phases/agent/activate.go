@@ -1,8 +1,8 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // toplevel is the system that an operation is about.
@@ -67,7 +65,7 @@ func (a *agent) switchTo(ctx context.Context, top string, op Operation, before [
 	if err != nil {
 		return Verdict{}, exit.Code, err
 	}
-	if op.Action == "test" || op.Action == "switch" {
+	if op.live() {
 		after, err := failing(context.WithoutCancel(ctx), a.Units)
 		if err != nil {
 			return Verdict{}, exit.Code, fmt.Errorf("cannot tell which units fail after the switch: %w", err)
@@ -78,12 +76,11 @@ func (a *agent) switchTo(ctx context.Context, top string, op Operation, before [
 	return Judge(exit), exit.Code, nil
 }
 
+func (op Operation) live() bool { return op.Action == "test" || op.Action == "switch" }
+
 // confirm reads back what a live activation must have done.
 func (a *agent) confirm(top string, op Operation) error {
-	if op.Action != "test" && op.Action != "switch" {
-		return nil
-	}
-	if is, want := a.resolve("/run/current-system"), a.resolve(top); is != want {
+	if is, want := a.resolve("/run/current-system"), a.resolve(top); op.live() && is != want {
 		return fmt.Errorf("the switch said it was done, but the running system is %s, not %s", is, want)
 	}
 	return nil
@@ -91,34 +88,22 @@ func (a *agent) confirm(top string, op Operation) error {
 
 // program runs one program of a system, with nixos-rebuild-ng's environment.
 func (a *agent) program(ctx context.Context, args ...string) (Exit, error) {
-	out := &tail{}
+	said := &tail{}
+	out := io.Writer(said)
 	if a.direct {
-		out.also = io.Writer(os.Stdout) // the journal
+		out = io.MultiWriter(os.Stdout, said) // the journal
 	}
-	c := a.command(ctx, args, []string{"NIXOS_INSTALL_BOOTLOADER=0"})
-	c.Stdout, c.Stderr = out, out // one pipe: the order of lines stays
-	c.WaitDelay = stopGrace
-	err := c.Run()
-	if c.ProcessState == nil {
-		return Exit{Code: 127}, fmt.Errorf("cannot run %s: %w", args[0], err)
+	// One pipe for both: the order of lines stays.
+	e, err := run(ctx, a.Path, program{args: args, env: []string{"NIXOS_INSTALL_BOOTLOADER=0"}, stdout: out, stderr: out, grace: stopGrace})
+	if err == nil && e.over != nil {
+		e.code, err = 124, &problem{124, fmt.Sprintf("%s did not end in time: %v", args[0], e.over)}
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		_ = unix.Kill(-c.Process.Pid, unix.SIGKILL)
-		return Exit{Code: 124}, &problem{124, fmt.Sprintf("%s did not end in time: %v", args[0], cause)}
-	}
-	e := Exit{Output: clean(string(out.cut()))}
-	e.Code, e.Signal = status(c.ProcessState)
-	return e, nil
+	return Exit{Code: e.code, Signal: e.signal, Output: clean(string(said.cut()))}, err
 }
 
-// switchLocked tests the lock of switch-to-configuration and gives it back at once.
 func (a *agent) switchLocked() bool {
 	f, err := os.Open(a.host(switchLock))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	return err == nil && taken(f)
 }
 
 func (a *agent) awaitSwitch(ctx context.Context) error {
@@ -131,4 +116,35 @@ func (a *agent) awaitSwitch(ctx context.Context) error {
 		}
 	}
 	return os.ErrDeadlineExceeded
+}
+
+// doBoot makes a system the boot default by its own program, and reads it back:
+// that program's exit code has lied (nixpkgs pull request 501155).
+func (a *agent) doBoot(ctx context.Context, _ string, op Operation) (effect, error) {
+	want := *cmp.Or(op.Boot, &Boot{})
+	op.System = cmp.Or(op.System, want.System)
+	top, err := a.toplevel(op)
+	if err != nil {
+		return effect{}, err
+	}
+	system := a.resolve(top)
+	if is, err := a.boot(); err == nil && is.System == system && (want.Digest == "" || want.Digest == is.Digest) {
+		return effect{already: true}, nil
+	}
+	e, err := a.doActivate(ctx, "", Operation{System: op.System, Special: op.Special, Action: "boot"})
+	if err != nil {
+		return effect{}, err
+	}
+	is, err := a.boot()
+	switch {
+	case err != nil:
+		return e, fmt.Errorf("cannot read the boot loader back: %w", err)
+	case is.Loader == "":
+		e.message = "not verified: no boot loader that can be read was found"
+	case is.System != system:
+		return e, fmt.Errorf("the boot loader was written, but its default %q starts %s, not %s", is.Default, is.System, system)
+	case want.Digest != "" && want.Digest != is.Digest:
+		e.message = "the default is as wanted; other entries of the menu differ from before"
+	}
+	return e, nil
 }

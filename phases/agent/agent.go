@@ -1,11 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,7 +28,6 @@ type agent struct {
 	state     *store
 	locked    *os.File // the host's lock, while this agent holds it
 	holder    Holder
-	run       string   // of a restore; else the holder's
 	restoring *os.File // the lock of restores, held until the end
 	direct    bool     // this process is a job itself: it runs programs as its children
 
@@ -36,41 +35,41 @@ type agent struct {
 }
 
 func newAgent(o Options) *agent {
-	if o.Root == "" {
-		o.Root = Dir
-	}
-	if o.Path == "" {
-		o.Path = hostPath
-	}
+	o.Root, o.Path = cmp.Or(o.Root, Dir), cmp.Or(o.Path, hostPath)
 	if o.Units == nil {
-		o.Units = systemd{path: o.Path}
+		o.Units = systemd{o.Path}
 	}
 	if o.Journal == nil {
-		o.Journal = systemd{path: o.Path}
+		o.Journal = systemd{o.Path}
 	}
-	return &agent{Options: o, fs: kernel{}}
+	if o.Self == nil {
+		exe, _ := os.Executable()
+		o.Self = []string{exe}
+	}
+	return &agent{Options: o, fs: kernel}
 }
 
 // store opens the agent's folder at its first use; only a write may make it.
-func (a *agent) store(create bool) (*store, error) {
+func (a *agent) store(create bool) (_ *store, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.state != nil {
-		return a.state, nil
+	if a.state == nil {
+		a.state, err = openStore(a.Root, create)
 	}
-	s, err := openStore(a.Root, create)
-	if err == nil {
-		a.state = s
+	return a.state, err
+}
+
+// runStore is the store for writing about a run, whose name becomes a file's.
+func (a *agent) runStore(run string) (*store, error) {
+	if err := checkName("run", run); err != nil {
+		return nil, err
 	}
-	return s, err
+	return a.store(true)
 }
 
 // host is where a path of the host is found by this process.
 func (a *agent) host(path string) string {
-	if a.Prefix == "" {
-		return path
-	}
-	return filepath.Join(a.Prefix, path)
+	return a.Prefix + path
 }
 
 // resolve follows the links at the end of a path and answers where they lead,
@@ -92,17 +91,17 @@ func (a *agent) resolve(path string) string {
 	return ""
 }
 
-func (a *agent) hello() (Hello, error) {
-	f, err := os.Open("/proc/self/exe")
+func (a *agent) hello(context.Context, none) (Hello, error) {
+	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
-	}
-	return Hello{Digest: hex.EncodeToString(h.Sum(nil)), BootID: a.bootID(), Pid: os.Getpid(), Arch: runtime.GOARCH}, nil
+	return Hello{Digest: sum(self), BootID: a.bootID(), Arch: runtime.GOARCH}, nil
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
 }
 
 func (a *agent) bootID() string { return a.line("/proc/sys/kernel/random/boot_id") }
@@ -111,15 +110,6 @@ func (a *agent) bootID() string { return a.line("/proc/sys/kernel/random/boot_id
 func (a *agent) line(path string) string {
 	data, _ := os.ReadFile(a.host(path))
 	return strings.TrimSpace(string(data))
-}
-
-// self is the command that starts this program again.
-func (a *agent) self() ([]string, error) {
-	if len(a.Self) > 0 {
-		return a.Self, nil
-	}
-	exe, err := os.Executable()
-	return []string{exe}, err
 }
 
 // release gives back what the connection held.
@@ -137,17 +127,19 @@ var plain = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$`)
 
 func checkName(what, name string) error {
 	if !plain.MatchString(name) {
-		return &Error{Code: "invalid", Message: fmt.Sprintf("%s %q cannot be a file name", what, name)}
+		return invalid("%s %q cannot be a file name", what, name)
 	}
 	return nil
 }
 
+func invalid(format string, args ...any) error {
+	return &Error{Code: "invalid", Message: fmt.Sprintf(format, args...)}
+}
+
 // pause waits a moment, or until ctx is over.
 func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

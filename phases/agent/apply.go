@@ -37,14 +37,8 @@ type problem struct {
 func (p *problem) Error() string { return p.text }
 
 var doers = map[string]func(*agent, context.Context, string, Operation) (effect, error){
-	DoStopJob:   (*agent).doStopJob,
-	DoActivate:  (*agent).doActivate,
-	DoProfile:   (*agent).doProfile,
-	DoBoot:      (*agent).doBoot,
-	DoWriteFile: (*agent).doWriteFile,
-	DoUnits:     (*agent).doUnits,
-	DoPin:       (*agent).doPin,
-	DoUnpin:     (*agent).doUnpin,
+	DoStopJob: (*agent).doStopJob, DoActivate: (*agent).doActivate, DoProfile: (*agent).doProfile, DoBoot: (*agent).doBoot,
+	DoWriteFile: (*agent).doWriteFile, DoUnits: (*agent).doUnits, DoUnpin: (*agent).doUnpin,
 }
 
 // applyNow does one operation for the connection. Those that start programs of
@@ -56,7 +50,7 @@ func (a *agent) applyNow(ctx context.Context, op Operation) (Outcome, error) {
 	}
 	unit := "deployer-" + strings.Trim(run+"-apply-", "-") + "-" + token() + ".service"
 	job := Job{Unit: unit, Run: run, Operation: &op, Timeout: opLimit}
-	r, err := a.launch(context.WithoutCancel(ctx), job, []string{"job", unit})
+	r, err := a.launch(context.WithoutCancel(ctx), job, "job", unit)
 	for err == nil && r.State == stateBegun {
 		r, err = a.jobWait(ctx, JobRef{Unit: unit, Wait: time.Minute})
 	}
@@ -73,9 +67,6 @@ func (a *agent) applyNow(ctx context.Context, op Operation) (Outcome, error) {
 func (a *agent) currentRun() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.run != "" {
-		return a.run
-	}
 	return a.holder.Run
 }
 
@@ -85,13 +76,10 @@ func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 	out.Op.Content = nil
 	ctx, cancel := context.WithTimeout(ctx, opLimit)
 	defer cancel()
-	do, ok := doers[op.Op]
-	if !ok {
-		do = func(*agent, context.Context, string, Operation) (effect, error) {
-			return effect{}, fmt.Errorf("this agent does not know the operation %q", op.Op)
-		}
+	e, err := effect{}, fmt.Errorf("this agent does not know the operation %q", op.Op)
+	if do, ok := doers[op.Op]; ok {
+		e, err = do(a, ctx, run, op)
 	}
-	e, err := do(a, ctx, run, op)
 	out.Took = time.Since(start).Seconds()
 	out.Code, out.Message = e.code, e.message
 	if e.already {

@@ -257,8 +257,3 @@ func TestPinsAreRootsUntilTheLaneCloses(t *testing.T) {
 		}
 	}
 }
-
-func lexists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}

@@ -34,7 +34,7 @@ const efiVariable = "/sys/firmware/efi/efivars/%s-4a67b082-0a4c-41cf-b6c7-440b29
 func (a *agent) boot() (Boot, error) {
 	for _, dir := range loaderDirs {
 		if _, err := os.Stat(a.host(dir + "/loader.conf")); err == nil {
-			files, err := a.loaderFiles(dir)
+			files, err := a.loaderFiles(a.host(dir))
 			b := systemdBoot(files, a.efi("LoaderEntryDefault"))
 			b.OneShot = a.efi("LoaderEntryOneShot")
 			return b, err
@@ -46,7 +46,8 @@ func (a *agent) boot() (Boot, error) {
 		data, err := os.ReadFile(a.host(file))
 		if err == nil {
 			b := grub(bootFile{path.Base(file), lines(string(data))})
-			b.OneShot = grubNext(a.line(path.Dir(file) + "/grubenv"))
+			next := bootFile{lines: strings.Split(a.line(path.Dir(file)+"/grubenv"), "\n")}
+			b.OneShot = value(next, "next_entry", "=")
 			return b, nil
 		} else if !os.IsNotExist(err) {
 			return Boot{}, err
@@ -55,18 +56,14 @@ func (a *agent) boot() (Boot, error) {
 	return Boot{}, nil
 }
 
-func (a *agent) loaderFiles(dir string) ([]bootFile, error) {
-	names, err := filepath.Glob(a.host(dir) + "/entries/*.conf")
-	if err != nil {
-		return nil, err
-	}
-	var files []bootFile
-	for _, name := range append([]string{a.host(dir) + "/loader.conf"}, names...) {
+func (a *agent) loaderFiles(dir string) (files []bootFile, err error) {
+	names, _ := filepath.Glob(dir + "/entries/*.conf")
+	for _, name := range append([]string{dir + "/loader.conf"}, names...) {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		rel, _ := filepath.Rel(a.host(dir), name)
+		rel, _ := filepath.Rel(dir, name)
 		if len(data) > 0 { // so that the script, which sees lines, sees the same
 			files = append(files, bootFile{rel, lines(string(data))})
 		}
@@ -114,13 +111,4 @@ func grub(f bootFile) Boot {
 		}
 	}
 	return b
-}
-
-func grubNext(env string) string {
-	for line := range strings.Lines(env) {
-		if next, ok := strings.CutPrefix(strings.TrimSpace(line), "next_entry="); ok {
-			return next
-		}
-	}
-	return ""
 }

@@ -23,7 +23,7 @@ func systemdBoot(files []bootFile, override string) Boot {
 	var entries []entry
 	for _, f := range files {
 		if f.name == "loader.conf" {
-			pattern = cmp.Or(pattern, value(f, "default"))
+			pattern = cmp.Or(pattern, value(f, "default", " "))
 		} else {
 			entries = append(entries, newEntry(f))
 		}
@@ -41,7 +41,7 @@ func systemdBoot(files []bootFile, override string) Boot {
 var tries = regexp.MustCompile(`\+([0-9]+)(-[0-9]+)?\.conf$`)
 
 func newEntry(f bootFile) entry {
-	e := entry{id: path.Base(f.name), sortKey: value(f, "sort-key"), version: value(f, "version")}
+	e := entry{id: path.Base(f.name), sortKey: value(f, "sort-key", " "), version: value(f, "version", " ")}
 	if m := tries.FindStringSubmatch(e.id); m != nil {
 		e.id, e.bad = strings.TrimSuffix(e.id, m[0])+".conf", m[1] == "0"
 	}
@@ -61,20 +61,18 @@ func (e entry) fits(pattern string) bool {
 }
 
 func menuOrder(x, y entry) int {
-	if x.bad != y.bad {
-		return order(y.bad)
-	}
-	if (x.sortKey == "") != (y.sortKey == "") {
-		return order(x.sortKey != "")
-	}
-	return cmp.Or(strings.Compare(x.sortKey, y.sortKey), natural(y.version, x.version), natural(y.id, x.id))
+	return cmp.Or(x.rank()-y.rank(), strings.Compare(x.sortKey, y.sortKey), natural(y.version, x.version), natural(y.id, x.id))
 }
 
-func order(first bool) int {
-	if first {
-		return -1
+// rank: what has no tries left comes last, and what has no sort key after what has one.
+func (e entry) rank() (rank int) {
+	if e.bad {
+		rank += 2
 	}
-	return 1
+	if e.sortKey == "" {
+		rank++
+	}
+	return rank
 }
 
 var parts = regexp.MustCompile(`[0-9]+|[^0-9]+`)
@@ -92,9 +90,9 @@ func natural(x, y string) int {
 
 func isNumber(s string) bool { return s[0] >= '0' && s[0] <= '9' }
 
-func value(f bootFile, key string) string {
+func value(f bootFile, key, sep string) string {
 	for _, l := range f.lines {
-		if k, rest, ok := strings.Cut(strings.TrimSpace(l), " "); ok && k == key {
+		if k, rest, ok := strings.Cut(strings.TrimSpace(l), sep); ok && k == key {
 			return strings.TrimSpace(rest)
 		}
 	}

@@ -107,7 +107,6 @@ func TestSetIsReadOnlyAndListed(t *testing.T) {
 
 // recorder writes down the order of calls, and fails where it is told to.
 type recorder struct {
-	kernel
 	calls []string
 	fail  string
 }
@@ -120,25 +119,25 @@ func (r *recorder) note(call string) error {
 	return nil
 }
 
-func (r *recorder) Sync(dir *os.File) error {
-	return errors.Join(r.note("sync"), r.kernel.Sync(dir))
-}
-
-func (r *recorder) Snapshot(src, dir *os.File, name string) error {
-	if err := r.note("snapshot " + filepath.Base(src.Name())); err != nil {
-		return err
+func (r *recorder) fs() snapper {
+	return snapper{
+		func(dir *os.File) error { return errors.Join(r.note("sync"), btrfs.Sync(dir)) },
+		func(src, dir *os.File, name string) error {
+			if err := r.note("snapshot " + filepath.Base(src.Name())); err != nil {
+				return err
+			}
+			return btrfs.Snapshot(src, dir, name)
+		},
+		func(dir *os.File, name string) error {
+			return errors.Join(r.note("destroy "+name), btrfs.Destroy(dir, name))
+		},
 	}
-	return r.kernel.Snapshot(src, dir, name)
-}
-
-func (r *recorder) Destroy(dir *os.File, name string) error {
-	return errors.Join(r.note("destroy "+name), r.kernel.Destroy(dir, name))
 }
 
 func TestSetIsOnTheDiskBeforeItAnswers(t *testing.T) {
 	h := disk(t, "a", "b")
 	r := &recorder{}
-	h.fs = r
+	h.fs = r.fs()
 	_, err := h.shoot("/disk/snaps", "/disk/a", "/disk/b")
 	must(t, err)
 	if want := []string{"sync", "snapshot a", "snapshot b", "sync"}; !slices.Equal(r.calls, want) {
@@ -149,7 +148,7 @@ func TestSetIsOnTheDiskBeforeItAnswers(t *testing.T) {
 func TestSetIsAllOrNothing(t *testing.T) {
 	h := disk(t, "a", "b", "c", "snaps")
 	r := &recorder{fail: "snapshot c"}
-	h.fs = r
+	h.fs = r.fs()
 	_, err := h.shoot("/disk/snaps", "/disk/a", "/disk/b", "/disk/c")
 	if err == nil {
 		t.Fatal("a broken set was taken")
@@ -211,7 +210,7 @@ func TestSetAcrossFileSystems(t *testing.T) {
 	must(t, btrfs.Create(f, "b"))
 	f.Close()
 	r := &recorder{}
-	h.fs = r
+	h.fs = r.fs()
 	set, err := h.shoot("", "/disk/a", "/other/b")
 	must(t, err)
 	if !strings.HasPrefix(set.Snapshots[0].Path, h.path("disk")) || !strings.HasPrefix(set.Snapshots[1].Path, h.path("other")) || len(r.calls) != 6 {

@@ -39,22 +39,28 @@ func NewClient(rwc io.ReadWriteCloser) *Client {
 // outcome is not known. A cancelled context cancels the operation as well, if
 // that is a read.
 func (c *Client) Call(ctx context.Context, op string, args, result any) error {
-	id, answer, err := c.send(op, args)
-	if err != nil {
+	answer := make(chan Response, 1)
+	c.mu.Lock()
+	if c.ended != nil {
+		defer c.mu.Unlock()
+		return c.ended
+	}
+	c.last++
+	id := c.last
+	c.pending[id] = answer
+	c.mu.Unlock()
+	if err := c.post(id, op, args); err != nil {
+		c.take(id)
 		return err
 	}
-	defer c.forget(id)
 	select {
-	case res := <-answer:
-		return unpack(op, res, result)
-	case <-c.done:
-		select { // the answer came just before the end
-		case res := <-answer:
-			return unpack(op, res, result)
-		default:
-			return c.cause()
+	case res, ok := <-answer:
+		if !ok {
+			return c.end(nil)
 		}
+		return unpack(op, res, result)
 	case <-ctx.Done():
+		c.take(id)
 		go func() { _ = c.post(0, OpCancel, id) }()
 		return ctx.Err()
 	}
@@ -62,30 +68,12 @@ func (c *Client) Call(ctx context.Context, op string, args, result any) error {
 
 // Close ends the stream and with it the agent; pending calls fail.
 func (c *Client) Close() error {
-	c.end(nil)
+	_ = c.end(nil)
 	return c.stream.Close()
 }
 
 // Lost is closed when the stream has ended.
 func (c *Client) Lost() <-chan struct{} { return c.done }
-
-func (c *Client) send(op string, args any) (uint64, chan Response, error) {
-	answer := make(chan Response, 1)
-	c.mu.Lock()
-	if c.ended != nil {
-		defer c.mu.Unlock()
-		return 0, nil, c.ended
-	}
-	c.last++
-	id := c.last
-	c.pending[id] = answer
-	c.mu.Unlock()
-	if err := c.post(id, op, args); err != nil {
-		c.forget(id)
-		return 0, nil, err
-	}
-	return id, answer, nil
-}
 
 func (c *Client) post(id uint64, op string, args any) error {
 	raw, err := json.Marshal(args)
@@ -97,13 +85,12 @@ func (c *Client) post(id uint64, op string, args any) error {
 		return fmt.Errorf("cannot encode %s: %w", op, err)
 	}
 	if len(line) >= MaxLine {
-		return &Error{Code: "invalid", Message: fmt.Sprintf("cannot send %s: %d bytes, more than %d", op, len(line), MaxLine)}
+		return invalid("cannot send %s: %d bytes, more than %d", op, len(line), MaxLine)
 	}
 	c.write.Lock()
 	defer c.write.Unlock()
 	if _, err := c.stream.Write(append(line, '\n')); err != nil {
-		c.end(err)
-		return c.cause()
+		return c.end(err)
 	}
 	return nil
 }
@@ -115,7 +102,7 @@ func (c *Client) read() {
 	for greeted := false; ; {
 		line, err := readLine(r)
 		if err != nil {
-			c.end(err)
+			_ = c.end(err)
 			return
 		}
 		if !greeted {
@@ -126,45 +113,39 @@ func (c *Client) read() {
 		switch {
 		case err == nil && res.ID != 0:
 			greeted = true
-			c.deliver(res)
+			if answer := c.take(res.ID); answer != nil {
+				answer <- res
+			}
 		case greeted:
-			c.end(fmt.Errorf("not an answer: %.80q", line))
+			_ = c.end(fmt.Errorf("not an answer: %.80q", line))
 			return
 		}
 	}
 }
 
-func (c *Client) deliver(res Response) {
+func (c *Client) take(id uint64) chan Response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if answer := c.pending[res.ID]; answer != nil {
-		answer <- res
-		delete(c.pending, res.ID)
-	}
-}
-
-func (c *Client) forget(id uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	answer := c.pending[id]
 	delete(c.pending, id)
+	return answer
 }
 
-func (c *Client) end(err error) {
+// end fails what is pending and what comes, for the first reason that is given.
+func (c *Client) end(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended != nil {
-		return
+	if c.ended == nil {
+		c.ended = ErrLost
+		if err != nil && !errors.Is(err, io.EOF) {
+			c.ended = fmt.Errorf("%w: %w", ErrLost, err)
+		}
+		close(c.done)
+		for id, answer := range c.pending {
+			delete(c.pending, id)
+			close(answer)
+		}
 	}
-	c.ended = ErrLost
-	if err != nil && !errors.Is(err, io.EOF) {
-		c.ended = fmt.Errorf("%w: %w", ErrLost, err)
-	}
-	close(c.done)
-}
-
-func (c *Client) cause() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.ended
 }
 

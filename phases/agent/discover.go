@@ -123,11 +123,10 @@ func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, err
 	if len(paths) == 0 {
 		paths = btrfsMounts(l.mounts)
 	}
-	done := map[string]bool{}
 	for _, p := range paths {
 		for _, dir := range append(a.folders(a.fsidOf(p)), p) {
-			if !done[dir] {
-				done[dir] = true
+			if !l.seen[dir] {
+				l.seen[dir] = true
 				l.add(a.host(dir))
 			}
 		}
@@ -138,8 +137,7 @@ func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, err
 
 type lister struct {
 	mounts []mount
-	tree   *btrfs.Tree // of the folder at hand
-	seen   map[string]bool
+	seen   map[string]bool // folders and uuids
 	list   []Snapshot
 }
 
@@ -149,42 +147,36 @@ func (l *lister) add(dir string) {
 		return
 	}
 	defer f.Close()
-	if l.tree, err = btrfs.ReadTree(f); err != nil {
+	tree, err := btrfs.ReadTree(f)
+	if err != nil {
 		return
 	}
 	names, _ := f.Readdirnames(-1)
 	for _, name := range names {
-		if m := snapshotName.FindStringSubmatch(name); m != nil {
-			l.one(filepath.Join(dir, name), m[1])
+		m := snapshotName.FindStringSubmatch(name)
+		info, err := btrfs.Describe(filepath.Join(dir, name))
+		if m == nil || err != nil || info.ParentUUID == "" || l.seen[info.UUID] {
+			continue
 		}
+		l.seen[info.UUID] = true
+		s := Snapshot{Path: filepath.Join(dir, name), ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: info.ReadOnly, Created: info.Created}
+		s.Run, s.Source = l.origin(tree, m[1], info)
+		l.list = append(l.list, s)
 	}
 }
 
-// one splits RUN-SUBVOLUME at the subvolume that it was taken of: both may hold
-// dashes.
-func (l *lister) one(path, name string) {
-	f, err := btrfs.Open(path)
-	if err != nil || !btrfs.IsRoot(f) {
-		return
+// origin splits RUN-SUBVOLUME at the subvolume that it was taken of: both may
+// hold dashes.
+func (l *lister) origin(tree *btrfs.Tree, name string, info btrfs.Info) (run, source string) {
+	if id, found := tree.Find(info.ParentUUID); found {
+		path, _ := tree.Path(id)
+		source = l.mounted(path)
+		if run, ok := strings.CutSuffix(name, "-"+dashed(path)); ok {
+			return run, source
+		}
 	}
-	defer f.Close()
-	info, err := btrfs.Get(f)
-	if err != nil || info.ParentUUID == "" || l.seen[info.UUID] {
-		return
-	}
-	l.seen[info.UUID] = true
-	s := Snapshot{Path: path, ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: info.ReadOnly, Created: info.Created}
-	run, ok := name, false
-	if id, found := l.tree.Find(info.ParentUUID); found {
-		source, _ := l.tree.Path(id)
-		run, ok = strings.CutSuffix(name, "-"+dashed(source))
-		s.Source = l.mounted(source)
-	}
-	if !ok { // the source has another name by now, or is gone
-		run = name[:max(0, strings.LastIndexByte(name, '-'))]
-	}
-	s.Run = run
-	l.list = append(l.list, s)
+	// The source has another name by now, or is gone.
+	return name[:max(0, strings.LastIndexByte(name, '-'))], source
 }
 
 // mounted is where a subvolume is mounted, else its path below the top level.

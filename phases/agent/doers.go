@@ -3,8 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +20,6 @@ import (
 // fileMax is how much of a file fits into one answer, encoded.
 const fileMax = 5 << 20
 
-func sum(data []byte) string {
-	s := sha256.Sum256(data)
-	return hex.EncodeToString(s[:])
-}
-
 func (a *agent) fileGet(_ context.Context, ref FileRef) (File, error) {
 	if ref.Max <= 0 || ref.Max > fileMax {
 		ref.Max = fileMax
@@ -41,20 +34,17 @@ func (a *agent) fileGet(_ context.Context, ref FileRef) (File, error) {
 	}
 	defer f.Close()
 	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = invalid("%s is not a regular file", ref.Path)
+	}
 	if err != nil {
 		return File{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return File{}, &Error{Code: "invalid", Message: ref.Path + " is not a regular file"}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, ref.Max+1))
-	if err != nil {
-		return File{}, err
+	if err == nil && int64(len(data)) > ref.Max {
+		err = invalid("%s is larger than %d bytes", ref.Path, ref.Max)
 	}
-	if int64(len(data)) > ref.Max {
-		return File{}, &Error{Code: "invalid", Message: fmt.Sprintf("%s is larger than %d bytes", ref.Path, ref.Max)}
-	}
-	return File{Path: ref.Path, Digest: sum(data), Mode: uint32(st.Mode().Perm()), Owner: ownerOf(st), Content: data, Link: link, Target: a.target(ref.Path)}, nil
+	return File{Path: ref.Path, Digest: sum(data), Mode: uint32(st.Mode().Perm()), Owner: ownerOf(st), Content: data, Link: link, Target: a.target(ref.Path)}, err
 }
 
 // target is the file that a path leads to, "" if that is the path itself.
@@ -83,39 +73,27 @@ func (a *agent) doWriteFile(_ context.Context, run string, op Operation) (effect
 	if err == nil && st.Mode().Type()&^fs.ModeSymlink != 0 {
 		return effect{}, fmt.Errorf("%s is not a regular file: left as it is", op.Path)
 	}
-	regular := err == nil && st.Mode().IsRegular()
-	if op.Link != "" {
+	switch {
+	case op.Link != "":
 		if is, _ := os.Readlink(a.host(op.Path)); is == op.Link {
 			return effect{already: true}, nil
 		}
 		return effect{}, linkAt(dir, name, op.Link)
-	}
-	if op.Digest == "" {
+	case op.Digest == "":
 		return effect{already: err != nil}, removeAt(dir, name)
 	}
-	o := putOptions{mode: 0o644}
-	if regular {
-		o.mode, op.Owner = uint32(st.Mode().Perm()), cmp.Or(op.Owner, ownerOf(st))
+	want := content{mode: cmp.Or(op.Mode&0o777, 0o644), owner: op.Owner}
+	if err == nil && st.Mode().IsRegular() {
+		want.mode, want.owner = cmp.Or(op.Mode&0o777, uint32(st.Mode().Perm())), cmp.Or(op.Owner, ownerOf(st))
+		is, err := os.ReadFile(a.host(op.Path))
+		if err == nil && sum(is) == op.Digest && uint32(st.Mode().Perm()) == want.mode && *ownerOf(st) == *want.owner {
+			return effect{already: true}, nil
+		}
 	}
-	if op.Mode != 0 {
-		o.mode = op.Mode & 0o777
-	}
-	if op.Owner != nil {
-		o.uid, o.gid, o.chown = op.Owner.UID, op.Owner.GID, true
-	}
-	if data, e := os.ReadFile(a.host(op.Path)); regular && e == nil && sum(data) == op.Digest && uint32(st.Mode().Perm()) == o.mode && *ownerOf(st) == *op.Owner {
-		return effect{already: true}, nil
-	}
-	content, err := a.content(run, op)
-	if err != nil {
+	if want.data, err = a.content(run, op); err != nil {
 		return effect{}, err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return effect{}, err
-	}
-	defer d.Close()
-	return effect{}, putAt(int(d.Fd()), name, content, o)
+	return effect{}, inDir(dir, func(d *os.File) error { return replace(d, name, false, want.at) })
 }
 
 func (a *agent) content(run string, op Operation) ([]byte, error) {
@@ -147,16 +125,13 @@ func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, er
 	}
 	startErr := a.Units.Do(ctx, "start", idle...)
 	still, err := a.idle(ctx, idle)
-	if err != nil {
-		return effect{}, err
+	if err == nil && len(still) > 0 {
+		err = fmt.Errorf("not active: %s (%w)", strings.Join(still, ", "), firstOf(startErr, errors.New("started, but ended again")))
 	}
-	if len(still) > 0 {
-		return effect{}, fmt.Errorf("not active: %s (%w)", strings.Join(still, ", "), cmpErr(startErr, errors.New("started, but ended again")))
-	}
-	return effect{message: "started " + strings.Join(idle, ", ")}, nil
+	return effect{message: "started " + strings.Join(idle, ", ")}, err
 }
 
-func cmpErr(err, otherwise error) error {
+func firstOf(err, otherwise error) error {
 	if err != nil {
 		return err
 	}
@@ -181,7 +156,7 @@ func (a *agent) doStopJob(ctx context.Context, _ string, op Operation) (effect, 
 	defer cancel()
 	err = a.Units.Do(ctx, "stop", op.Unit)
 	if on, e := running(context.WithoutCancel(ctx), a.Units, op.Unit); e != nil || on {
-		return effect{}, fmt.Errorf("cannot stop %s: %w", op.Unit, cmpErr(errors.Join(err, e), errors.New("it runs on")))
+		return effect{}, fmt.Errorf("cannot stop %s: %w", op.Unit, firstOf(errors.Join(err, e), errors.New("it runs on")))
 	}
 	return effect{}, nil
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,88 +10,77 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type putOptions struct {
-	mode      uint32
-	uid, gid  int
-	chown     bool
-	exclusive bool // fail with fs.ErrExist where the name is taken
+// content is what a file is to be.
+type content struct {
+	data  []byte
+	mode  uint32
+	owner *Owner // nil: the agent's
 }
 
-// putAt writes a file so that it is whole and on the disk when it returns:
-// temporary name, fsync, rename (or link, to be the only one), fsync of the folder.
-func putAt(dirfd int, name string, data []byte, o putOptions) (err error) {
-	temp := ".new." + token()
-	fd, err := unix.Openat(dirfd, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+// replace makes a name in an open folder something else as a whole, and durable:
+// a reader, and a power cut at any moment, find either the old or the new. With
+// exclusive the name must be free: of several that try at once one succeeds, the
+// others get fs.ErrExist.
+func replace(dir *os.File, name string, exclusive bool, create func(dirfd int, temp string) error) error {
+	fd, temp := int(dir.Fd()), ".new."+token()
+	err := create(fd, temp)
+	switch {
+	case err == nil && exclusive:
+		err = unix.Linkat(fd, temp, fd, name, 0)
+	case err == nil:
+		err = unix.Renameat(fd, temp, fd, name)
+	}
+	if err != nil || exclusive {
+		_ = unix.Unlinkat(fd, temp, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer func() {
-		if err != nil || o.exclusive {
-			_ = unix.Unlinkat(dirfd, temp, 0)
-		}
-	}()
-	if err := fill(f, data, o); err != nil {
-		return fmt.Errorf("cannot write %s: %w", name, err)
-	}
-	if err := place(dirfd, temp, name, o.exclusive); err != nil {
-		return fmt.Errorf("cannot write %s: %w", name, err)
-	}
-	return unix.Fsync(dirfd)
+	return dir.Sync()
 }
 
-func fill(f *os.File, data []byte, o putOptions) error {
-	_, err := f.Write(data)
-	if o.chown {
-		err = errors.Join(err, f.Chown(o.uid, o.gid))
-	}
-	// Chmod after chown, which clears set-user-ID bits.
-	return errors.Join(err, f.Chmod(fs.FileMode(o.mode)), f.Sync(), f.Close())
-}
-
-func place(dirfd int, temp, name string, exclusive bool) error {
-	if exclusive {
-		return unix.Linkat(dirfd, temp, dirfd, name, 0)
-	}
-	return unix.Renameat(dirfd, temp, dirfd, name)
-}
-
-// linkAt makes name a symbolic link to target, replacing an older link, durable.
-func linkAt(dir, name, target string) error {
-	d, err := os.Open(dir)
+func (c content) at(dirfd int, temp string) error {
+	fd, err := unix.Openat(dirfd, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	temp := ".new." + token()
-	if err := unix.Symlinkat(target, int(d.Fd()), temp); err != nil {
-		return fmt.Errorf("cannot link %s: %w", name, err)
+	f := os.NewFile(uintptr(fd), temp)
+	_, err = f.Write(c.data)
+	if c.owner != nil {
+		err = errors.Join(err, f.Chown(c.owner.UID, c.owner.GID))
 	}
-	if err := unix.Renameat(int(d.Fd()), temp, int(d.Fd()), name); err != nil {
-		_ = unix.Unlinkat(int(d.Fd()), temp, 0)
-		return fmt.Errorf("cannot link %s: %w", name, err)
+	// Chmod after chown, which clears set-user-ID bits.
+	return errors.Join(err, f.Chmod(fs.FileMode(c.mode)), f.Sync(), f.Close())
+}
+
+// inDir does something in a folder of the host.
+func inDir(path string, do func(dir *os.File) error) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
 	}
-	return d.Sync()
+	defer dir.Close()
+	return do(dir)
+}
+
+func linkAt(path, name, target string) error {
+	return inDir(path, func(dir *os.File) error {
+		return replace(dir, name, false, func(dirfd int, temp string) error { return unix.Symlinkat(target, dirfd, temp) })
+	})
 }
 
 // removeAt removes a file or link, durable; one that is gone already is fine.
-func removeAt(dir, name string) error {
-	d, err := os.Open(dir)
+func removeAt(path, name string) error {
+	err := inDir(path, func(dir *os.File) error {
+		if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {
+			return fmt.Errorf("cannot remove %s/%s: %w", path, name, err)
+		}
+		return dir.Sync()
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := unix.Unlinkat(int(d.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("cannot remove %s/%s: %w", dir, name, err)
-	}
-	return d.Sync()
+	return err
 }
 
-func token() string {
-	var b [6]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
+func token() string { return rand.Text()[:12] }

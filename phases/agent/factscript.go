@@ -3,10 +3,9 @@ package agent
 import (
 	_ "embed"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -27,7 +26,7 @@ func ParseFacts(out []byte) (Facts, error) {
 	one := func(key string) string { return strings.Join(values[key][:min(1, len(values[key]))], "") }
 	f := Facts{
 		Hostname: one("hostname"), BootID: one("boot_id"), OS: strings.Trim(one("os"), `"'`), User: one("user"), Root: one("uid") == "0",
-		Nix: nixVersion(one("nix")), Systemd: systemdVersion(one("systemd")), System: one("current-system"), Booted: one("booted-system"),
+		Nix: word(one("nix"), 2), Systemd: word(one("systemd"), 1), System: one("current-system"), Booted: one("booted-system"),
 		Launcher: one("launcher") != "", OpenRun: one("open_run"), Unknown: values["unknown"], Space: []Space{}, Failed: []string{},
 	}
 	f.Kernel, f.Arch, _ = strings.Cut(one("uname"), " ")
@@ -67,13 +66,9 @@ func scriptProfile(link string, names, targets []string) Profile {
 		return p
 	}
 	for i, name := range names {
-		g := Generation{generation("system", name), targets[i]}
-		p.Generations = append(p.Generations, g)
-		if g.Number == p.Generation {
-			p.System = g.System
-		}
+		p.add(name, func() string { return targets[i] })
 	}
-	slices.SortFunc(p.Generations, func(x, y Generation) int { return x.Number - y.Number })
+	p.System = p.at(p.Generation)
 	return p
 }
 
@@ -123,23 +118,13 @@ func scriptSpace(f *Facts, paths, numbers []string) {
 		return
 	}
 	for i, p := range paths {
-		s, err := parseSpace(p, numbers[i])
-		if err != nil {
+		s := Space{Path: p}
+		if _, err := fmt.Sscan(numbers[i], &s.FS, &s.Total, &s.Free); err != nil {
 			f.Unknown = append(f.Unknown, "space "+p)
 			continue
 		}
 		f.Space = append(f.Space, s)
 	}
-}
-
-func parseSpace(p, numbers string) (Space, error) {
-	n := strings.Fields(numbers)
-	if len(n) != 3 {
-		return Space{}, errors.New("not three columns")
-	}
-	total, err := strconv.ParseUint(n[1], 10, 64)
-	free, err2 := strconv.ParseUint(n[2], 10, 64)
-	return Space{Path: p, FS: n[0], Total: total, Free: free}, errors.Join(err, err2)
 }
 
 func scriptSudo(text, refused string) string {
@@ -168,4 +153,13 @@ func scriptTrust(f *Facts, users, keys, groups, store string) {
 		return u == "*" || u == f.User || strings.HasPrefix(u, "@") && slices.Contains(strings.Fields(groups), u[1:])
 	})
 	f.Trusted = &trusted
+}
+
+// word is the n-th word of a text: "nix (Nix) 2.26.3", "systemd 257 (257.13-1~deb13u1)".
+func word(text string, n int) string {
+	words := strings.Fields(text)
+	if len(words) <= n {
+		return ""
+	}
+	return words[n]
 }

@@ -123,7 +123,6 @@ func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	return nil
 }
 
-
 func (f fakeUnits) Read(_ context.Context, args OutputArgs) (Output, error) {
 	data, err := os.ReadFile(f.file(args.Unit, ".log"))
 	return Output{Lines: strings.Split(strings.TrimSpace(string(data)), "\n"), Cursor: "c1"}, err
@@ -244,6 +243,18 @@ func (h *host) connect() (c *Client, ended chan error) {
 	c = NewClient(duplex{outR, inW})
 	h.t.Cleanup(func() { c.Close() })
 	return c, ended
+}
+
+func ask1[R any](ctx context.Context, c *Client, op string, args any) (R, error) {
+	var result R
+	err := c.Call(ctx, op, args, &result)
+	return result, err
+}
+
+func (c *Client) hello(ctx context.Context) (Hello, error) { return ask1[Hello](ctx, c, OpHello, nil) }
+
+func (c *Client) exec(ctx context.Context, args ExecArgs) (ExecResult, error) {
+	return ask1[ExecResult](ctx, c, OpExec, args)
 }
 
 func (h *host) wait(unit string, d time.Duration) Receipt {

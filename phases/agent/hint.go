@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -19,8 +20,6 @@ func (a *agent) hint(run string, op Operation) []string {
 	if op.Special != "" {
 		top += "/specialisation/" + op.Special
 	}
-	profile := profilePath(op)
-	root := path.Join(gcroots, run+"-"+op.Name)
 	switch op.Op {
 	case DoStopJob:
 		return []string{"systemctl stop " + quote(op.Unit)}
@@ -29,48 +28,42 @@ func (a *agent) hint(run string, op Operation) []string {
 	case DoBoot:
 		return []string{quote(top+"/bin/switch-to-configuration") + " boot"}
 	case DoProfile:
-		return profileHint(op, profile)
+		return profileHint(op, cmp.Or(op.Profile, SystemProfile))
 	case DoWriteFile:
-		if op.Link != "" {
-			return []string{"ln -sfn -- " + quote(op.Link) + " " + quote(op.Path)}
-		}
-		if op.Digest == "" {
-			return []string{"rm -f -- " + quote(op.Path)}
-		}
-		mode := op.Mode
-		if mode == 0 {
-			mode = 0o644
-		}
-		owner := ""
-		if op.Owner != nil {
-			owner = fmt.Sprintf(" -o %d -g %d", op.Owner.UID, op.Owner.GID)
-		}
-		return []string{fmt.Sprintf("install -m %04o%s -- %s %s", mode, owner, quote(filepath.Join(a.Root, contentFile(run, op.Digest))), quote(op.Path))}
+		return []string{a.fileHint(run, op)}
 	case DoUnits:
 		return []string{"systemctl start -- " + quoteAll(op.Units)}
-	case DoPin:
-		return []string{"ln -sfn -- " + quote(op.System) + " " + quote(root)}
 	case DoUnpin:
-		return []string{"rm -f -- " + quote(root)}
+		return []string{"rm -f -- " + quote(path.Join(gcroots, run+"-"+op.Name))}
 	}
 	return nil
 }
 
+func (a *agent) fileHint(run string, op Operation) string {
+	switch {
+	case op.Link != "":
+		return "ln -sfn -- " + quote(op.Link) + " " + quote(op.Path)
+	case op.Digest == "":
+		return "rm -f -- " + quote(op.Path)
+	}
+	owner := ""
+	if op.Owner != nil {
+		owner = fmt.Sprintf(" -o %d -g %d", op.Owner.UID, op.Owner.GID)
+	}
+	return fmt.Sprintf("install -m %04o%s -- %s %s", cmp.Or(op.Mode, 0o644), owner, quote(filepath.Join(a.Root, contentFile(run, op.Digest))), quote(op.Path))
+}
+
 func profileHint(op Operation, profile string) []string {
-	env := "nix-env"
+	env, set := "nix-env", "--switch-generation "+strconv.Itoa(op.Generation)
 	if op.System != "" {
-		env = op.System + "/sw/bin/nix-env"
+		env, set = quote(op.System+"/sw/bin/nix-env"), "--set "+quote(op.System)
 	}
-	set := quote(env) + " -p " + quote(profile) + " --set " + quote(op.System)
-	if op.System == "" {
-		set = env + " -p " + quote(profile) + " --switch-generation " + strconv.Itoa(op.Generation)
-	}
+	env += " -p " + quote(profile)
 	if op.Drop == 0 {
-		return []string{set}
+		return []string{env + " " + set}
 	}
 	link := fmt.Sprintf("%s-%d-link", profile, op.Drop)
-	return []string{set, fmt.Sprintf("[ \"$(readlink %s)\" != %s ] || %s -p %s --delete-generations %d",
-		quote(link), quote(op.DropSystem), quote(env), quote(profile), op.Drop)}
+	return []string{env + " " + set, fmt.Sprintf("[ \"$(readlink %s)\" != %s ] || %s --delete-generations %d", quote(link), quote(op.DropSystem), env, op.Drop)}
 }
 
 // restoreText is the recipe for a person at a rescue console.
@@ -103,7 +96,7 @@ func (a *agent) restoreText(r Recipe) string {
 }
 
 func before(f Facts) []string {
-	list := []string{
+	return []string{
 		"running system:  " + f.System + " " + f.Specialisation,
 		"booted system:   " + f.Booted,
 		fmt.Sprintf("system profile:  generation %d, %s", f.Profile.Generation, f.Profile.System),
@@ -111,7 +104,6 @@ func before(f Facts) []string {
 		"boot id:         " + f.BootID,
 		"failed units:    " + strings.Join(f.Failed, " "),
 	}
-	return list
 }
 
 func quoteAll(words []string) string {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -26,7 +27,7 @@ var unitName = regexp.MustCompile(`^deployer-[A-Za-z0-9:_.@-]{1,200}\.service$`)
 
 func checkUnit(unit string) error {
 	if !unitName.MatchString(unit) {
-		return &Error{Code: "invalid", Message: fmt.Sprintf("%q is not a job's name: deployer-….service", unit)}
+		return invalid("%q is not a job's name: deployer-….service", unit)
 	}
 	return nil
 }
@@ -40,21 +41,20 @@ func (a *agent) jobStart(ctx context.Context, job Job) (Receipt, error) {
 		return Receipt{}, err
 	}
 	if (len(job.Args) == 0) == (job.Operation == nil) {
-		return Receipt{}, &Error{Code: "invalid", Message: "a job is either a command or an operation"}
+		return Receipt{}, invalid("a job is either a command or an operation")
 	}
-	verb := []string{"job", job.Unit}
-	return a.launch(ctx, job, verb)
+	return a.launch(ctx, job, "job", job.Unit)
 }
 
-func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, error) {
+func (a *agent) launch(ctx context.Context, job Job, verb ...string) (Receipt, error) {
 	s, err := a.store(true)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := a.enlist(s, job); err != nil {
+	if err := enlist(s, job); err != nil {
 		return Receipt{}, err
 	}
-	turn, err := s.flock(jobFile(job.Unit, "starting")) // several that start it at once: the others find the receipt
+	turn, err := s.lock(jobFile(job.Unit, "starting"), true) // several that start it at once: the others find the receipt
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -62,11 +62,7 @@ func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, er
 	if s.exists(jobFile(job.Unit, "receipt.json")) {
 		return a.receipt(ctx, s, job.Unit)
 	}
-	self, err := a.self()
-	if err != nil {
-		return Receipt{}, err
-	}
-	runErr := a.Units.Run(ctx, transient(job, append(append(self, "-root", a.Root), verb...)))
+	runErr := a.Units.Run(ctx, transient(job, slices.Concat(a.Self, []string{"-root", a.Root}, verb)))
 	r, err := a.begun(ctx, s, job.Unit, runErr != nil)
 	if err != nil && runErr != nil {
 		return r, fmt.Errorf("cannot start %s: %w", job.Unit, runErr)
@@ -75,24 +71,20 @@ func (a *agent) launch(ctx context.Context, job Job, verb []string) (Receipt, er
 }
 
 // enlist writes the ticket, or checks that the one that is there is the same.
-func (a *agent) enlist(s *store, job Job) error {
-	data, err := json.Marshal(job)
+func enlist(s *store, job Job) error {
+	is, err := json.Marshal(job)
 	if err != nil {
 		return err
 	}
-	err = s.create(jobFile(job.Unit, "job.json"), data)
+	err = s.create(jobFile(job.Unit, "job.json"), is)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	var old Job
-	if err := s.readJSON(jobFile(job.Unit, "job.json"), &old); err != nil {
-		return err
+	was, err := s.read(jobFile(job.Unit, "job.json"))
+	if err == nil && !bytes.Equal(was, is) {
+		err = &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
 	}
-	was, _ := json.Marshal(old)
-	if is, _ := json.Marshal(job); !bytes.Equal(was, is) {
-		return &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
-	}
-	return nil
+	return err
 }
 
 // transient describes a job's unit.
@@ -112,7 +104,7 @@ func transient(job Job, args []string) Transient {
 		fmt.Sprintf("TimeoutStopSec=%d", int(stopLimit.Seconds())),
 		"LogRateLimitIntervalSec=0", "StandardOutput=journal", "StandardError=journal",
 	}}
-	if job.Timeout > 0 && !job.Finish { // the wrapper ends it in time; this is for a wrapper that cannot
+	if job.Timeout > 0 { // the wrapper ends it in time; this is for a wrapper that cannot
 		t.Properties = append(t.Properties, fmt.Sprintf("RuntimeMaxSec=%d", int((job.Timeout+2*stopLimit).Seconds())))
 	}
 	return t
@@ -120,24 +112,21 @@ func transient(job Job, args []string) Transient {
 
 // begun waits for the receipt that a started job writes before anything else.
 func (a *agent) begun(ctx context.Context, s *store, unit string, failed bool) (Receipt, error) {
-	for deadline := time.Now().Add(jobStarts); ; {
+	for deadline := time.Now().Add(jobStarts); time.Now().Before(deadline); {
 		r, err := a.receipt(ctx, s, unit)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return r, err
 		}
-		// Somebody else may be starting the same unit at this moment.
 		if failed {
 			if on, err := running(ctx, a.Units, unit); err == nil && !on {
 				return a.receipt(ctx, s, unit)
 			}
 		}
-		if time.Now().After(deadline) {
-			return Receipt{}, fmt.Errorf("%s did not record its start within %s", unit, jobStarts)
-		}
 		if err := pause(ctx, jobPoll/8); err != nil {
 			return Receipt{}, err
 		}
 	}
+	return Receipt{}, fmt.Errorf("%s did not record its start within %s", unit, jobStarts)
 }
 
 // ticket is a job as it lies on the host.
@@ -147,10 +136,9 @@ func (a *agent) ticket(unit string) (*store, Job, error) {
 		return nil, t, err
 	}
 	s, err := a.store(false)
-	if err != nil {
-		return nil, t, err
+	if err == nil {
+		err = s.readJSON(jobFile(unit, "job.json"), &t)
 	}
-	err = s.readJSON(jobFile(unit, "job.json"), &t)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &Error{Code: "not-found", Message: "no job " + unit + " was ever asked for on this host"}
 	}

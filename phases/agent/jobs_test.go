@@ -61,8 +61,7 @@ func TestJobOutlivesItsConnection(t *testing.T) {
 	h := newHost(t)
 	c, ended := h.connect()
 	j := job("long", "sh", "-c", "sleep 0.5; exit 3")
-	_, err := c.Start(t.Context(), j)
-	must(t, err)
+	must(t, c.Call(t.Context(), OpJobStart, j, nil))
 	c.Close()
 	<-ended
 	if r := h.wait(j.Unit, 10*time.Second); r.State != stateEnded || r.Code != 3 {
@@ -70,24 +69,27 @@ func TestJobOutlivesItsConnection(t *testing.T) {
 	}
 }
 
-func TestJobTimeoutEndsOrLeavesIt(t *testing.T) {
+func TestJobTimeoutEndsIt(t *testing.T) {
 	h := newHost(t)
-	ends, stays := job("ends", "sleep", "60"), job("stays", "sleep", "60")
-	ends.Timeout, stays.Timeout, stays.Finish = 100*time.Millisecond, 100*time.Millisecond, true
-	for _, j := range []Job{ends, stays} {
-		_, err := h.jobStart(t.Context(), j)
-		must(t, err)
-	}
-	if r := h.wait(ends.Unit, 10*time.Second); r.State != stateEnded || !r.Timeout || r.Signal != "TERM" || r.Code != 143 {
+	j := job("ends", "sleep", "60")
+	j.Timeout = 100 * time.Millisecond
+	_, err := h.jobStart(t.Context(), j)
+	must(t, err)
+	if r := h.wait(j.Unit, 10*time.Second); r.State != stateEnded || !r.Timeout || r.Signal != "TERM" || r.Code != 143 {
 		t.Errorf("%+v", r)
 	}
-	if r := h.wait(stays.Unit, 10*time.Second); r.State != stateBegun || !r.Timeout {
+}
+
+func TestStoppedJobIsRecorded(t *testing.T) {
+	h := direct(newHost(t))
+	j := job("stopped", "sleep", "60")
+	_, err := h.jobStart(t.Context(), j)
+	must(t, err)
+	h.want(Operation{Op: DoStopJob, Unit: j.Unit}, opDone)
+	if r := h.wait(j.Unit, 0); r.State != stateEnded || r.Signal != "TERM" || r.Timeout {
 		t.Errorf("%+v", r)
 	}
-	r, err := h.jobStop(t.Context(), JobRef{Unit: stays.Unit})
-	if err != nil || r.State != stateEnded || r.Signal != "TERM" {
-		t.Errorf("%+v %v", r, err)
-	}
+	h.want(Operation{Op: DoStopJob, Unit: j.Unit}, opAlready)
 }
 
 func TestReceiptSaysLostWhenNothingRuns(t *testing.T) {

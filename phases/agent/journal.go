@@ -3,10 +3,11 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Journal is what units print, kept by the host.
@@ -21,28 +22,20 @@ const (
 )
 
 func (s systemd) Read(ctx context.Context, args OutputArgs) (Output, error) {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	// Else what was printed a moment ago may not be in the files yet: journalctl(1).
-	_, _ = s.output(ctx, "journalctl", "--sync")
+	_, _ = output(ctx, s.path, "journalctl", "--sync")
 	// Only the unit's own processes: --unit would add the manager's remarks about it.
 	command := []string{"journalctl", "--quiet", "--no-pager", "--all", "--output=json", "--output-fields=MESSAGE",
 		"--lines=" + strconv.Itoa(args.Max), "_SYSTEMD_UNIT=" + args.Unit}
 	if args.Cursor != "" {
 		command = append(command, "--after-cursor="+args.Cursor)
 	}
-	var out strings.Builder
-	a := &agent{Options: Options{Path: s.path}}
-	c := a.command(ctx, command, nil)
-	c.Stdout = &out
-	if err := c.Run(); err != nil {
-		return Output{}, err
-	}
-	return parseJournal(out.String(), args.Cursor), nil
+	text, err := output(ctx, s.path, command...)
+	return parseJournal(text, args.Cursor), err
 }
 
-// parseJournal reads `journalctl -o json`: a message is a string, a list of
-// bytes when it is not UTF-8, or null when it is too long (systemd.journal-fields(7)).
 func parseJournal(text, cursor string) Output {
 	out := Output{Lines: []string{}, Cursor: cursor}
 	for line := range strings.Lines(text) {
@@ -50,15 +43,13 @@ func parseJournal(text, cursor string) Output {
 			Cursor  string          `json:"__CURSOR"`
 			Message json.RawMessage `json:"MESSAGE"`
 		}
-		if json.Unmarshal([]byte(line), &entry) != nil {
-			continue
+		if json.Unmarshal([]byte(line), &entry) == nil {
+			out.Cursor, out.Lines = entry.Cursor, append(out.Lines, message(entry.Message))
 		}
-		out.Cursor = entry.Cursor
-		out.Lines = append(out.Lines, message(entry.Message))
 	}
 	size := 0
-	for i := len(out.Lines) - 1; i >= 0; i-- {
-		if size += len(out.Lines[i]); size > outputBytes {
+	for i, line := range slices.Backward(out.Lines) {
+		if size += len(line); size > outputBytes {
 			out.Lines = out.Lines[i+1:]
 			break
 		}
@@ -66,15 +57,15 @@ func parseJournal(text, cursor string) Output {
 	return out
 }
 
+// message is a string, a list of bytes when it is not UTF-8, or null when it is
+// too long (systemd.journal-fields(7)).
 func message(raw json.RawMessage) string {
 	var text string
+	var numbers []int
 	if json.Unmarshal(raw, &text) == nil {
 		return clean(text)
 	}
-	var numbers []int
-	if json.Unmarshal(raw, &numbers) != nil {
-		return ""
-	}
+	_ = json.Unmarshal(raw, &numbers)
 	data := make([]byte, len(numbers))
 	for i, n := range numbers {
 		data[i] = byte(n)
@@ -82,55 +73,19 @@ func message(raw json.RawMessage) string {
 	return clean(string(data))
 }
 
+// escapes are those of ECMA-48: CSI, the strings OSC, DCS, APC, PM and SOS, else two bytes.
+var escapes = regexp.MustCompile(`(?s)\x1b(\[[^@-~]*[@-~]?|[\]P_^X].*?(\x07|\x1b\\|$)|.?)`)
+
 // clean takes out what could move a terminal's cursor or change its colours:
 // escape sequences as a whole, other control characters but newline and tab.
 func clean(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, isControl) {
-		return s
+	if strings.IndexByte(s, 0x1b) >= 0 {
+		s = escapes.ReplaceAllString(s, "")
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		if s[i] == 0x1b {
-			i += escape(s[i:])
-			continue
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) {
+			return -1
 		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if !isControl(r) {
-			b.WriteRune(r)
-		}
-		i += n
-	}
-	return b.String()
-}
-
-func isControl(r rune) bool {
-	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r)
-}
-
-// escape is the length of the escape sequence at the start of s (ECMA-48: CSI,
-// the strings OSC, DCS, APC, PM and SOS, else two bytes).
-func escape(s string) int {
-	if len(s) < 2 {
-		return len(s)
-	}
-	switch s[1] {
-	case '[':
-		for i := 2; i < len(s); i++ {
-			if s[i] >= 0x40 && s[i] <= 0x7e {
-				return i + 1
-			}
-		}
-		return len(s)
-	case ']', 'P', '_', '^', 'X':
-		for i := 2; i < len(s); i++ {
-			if s[i] == 0x07 {
-				return i + 1
-			}
-			if s[i] == 0x1b && i+1 < len(s) && s[i+1] == '\\' {
-				return i + 2
-			}
-		}
-		return len(s)
-	}
-	return 2
+		return r
+	}, s)
 }

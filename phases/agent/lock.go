@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +18,7 @@ const (
 // lock takes the host's lock for as long as this agent lives: the kernel gives
 // it back, whatever ends the process.
 func (a *agent) lock(_ context.Context, h Holder) (Holder, error) {
-	if err := checkName("run", h.Run); err != nil {
-		return h, err
-	}
-	s, err := a.store(true)
+	s, err := a.runStore(h.Run)
 	if err != nil {
 		return h, err
 	}
@@ -32,66 +29,34 @@ func (a *agent) lock(_ context.Context, h Holder) (Holder, error) {
 		return a.holder, &Error{Code: "locked", Message: "this connection holds the lock for run " + a.holder.Run}
 	}
 	if a.locked == nil {
-		if a.locked, err = a.take(s); err != nil {
-			return a.heldBy(s), err
+		if a.locked, err = s.lock(lockFile, false); err != nil {
+			return h, a.refusal(s, err)
 		}
 	}
-	if err := a.admit(s, h); err != nil {
+	// Another run's recipe is still the way back: it has to be closed first.
+	if open := openRun(s, h.Run); open != "" && !h.Force {
 		a.locked.Close()
 		a.locked = nil
-		return h, err
+		return h, &Error{Code: "open-run", Message: "run " + open + " changed this host and was never closed",
+			Hint: []string{"deployer rollback " + open}}
 	}
 	a.holder = h
 	return h, s.writeJSON(holderFile, h)
 }
 
-func (a *agent) take(s *store) (*os.File, error) {
-	f, err := s.open(lockFile, unix.O_RDWR|unix.O_CREAT, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	f.Close()
+func (a *agent) refusal(s *store, err error) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("cannot lock the host: %w", err)
+		return fmt.Errorf("cannot lock the host: %w", err)
 	}
-	h := a.heldBy(s)
-	return nil, &Error{Code: "locked", Message: "this host is locked by " + describe(h, a.bootID()),
+	h := heldBy(s)
+	return &Error{Code: "locked", Message: "this host is locked by " + describe(h, a.bootID()),
 		Hint: []string{"deployer status"}}
 }
 
-// admit refuses while another run's lane is open: its recipe is still the way back.
-func (a *agent) admit(s *store, h Holder) error {
-	open := openRun(s, h.Run)
-	if open == "" || h.Force {
-		return nil
-	}
-	return &Error{Code: "open-run", Message: "run " + open + " changed this host and was never closed",
-		Hint: []string{"deployer rollback " + open}}
-}
-
 // heldBy is who holds the lock now, as far as the file beside it tells.
-func (a *agent) heldBy(s *store) Holder {
-	var h Holder
+func heldBy(s *store) (h Holder) {
 	_ = s.readJSON(holderFile, &h)
 	return h
-}
-
-// holderNow is the holder if the lock is held at this moment.
-func (a *agent) holderNow(s *store) *Holder {
-	f, err := s.open(lockFile, unix.O_RDWR, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	if !errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK) {
-		return nil
-	}
-	h := a.heldBy(s)
-	return &h
 }
 
 func describe(h Holder, boot string) string {
@@ -105,7 +70,13 @@ func describe(h Holder, boot string) string {
 	return text
 }
 
-func (a *agent) unlock(context.Context, none) (none, error) {
-	a.release()
-	return none{}, nil
+// openRun is the newest run but one that has a recipe and no closing.
+func openRun(s *store, but string) string {
+	runs, _ := s.names("runs")
+	for _, run := range slices.Backward(runs) {
+		if run != but && s.exists(runFile(run, "recipe.json")) && !s.exists(runFile(run, "closing.json")) {
+			return run
+		}
+	}
+	return ""
 }

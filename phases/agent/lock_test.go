@@ -40,7 +40,7 @@ func TestLockIsExclusiveBetweenProcesses(t *testing.T) {
 			t.Errorf("%q does not name %s", err, want)
 		}
 	}
-	f, err := b.Facts(t.Context(), FactsArgs{})
+	f, err := ask1[Facts](t.Context(), b, OpFacts, FactsArgs{})
 	if err != nil || f.Holder == nil || f.Holder.Run != "r1" {
 		t.Errorf("%+v %v", f.Holder, err)
 	}
@@ -97,13 +97,4 @@ func TestHolderOfAnEarlierBootIsNotNamed(t *testing.T) {
 	if strings.Contains(text, "r1") {
 		t.Error(text)
 	}
-}
-
-func TestUnlockGivesTheLockBack(t *testing.T) {
-	h := newHost(t)
-	c, _ := h.connect()
-	d, _ := h.connect()
-	must(t, c.Call(t.Context(), OpLock, holder("r1"), nil))
-	must(t, c.Call(t.Context(), OpUnlock, nil, nil))
-	must(t, d.Call(t.Context(), OpLock, holder("r2"), nil))
 }

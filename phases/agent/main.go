@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,7 +13,7 @@ import (
 const usage = `usage: deployer-agent [-root DIR] serve
        deployer-agent [-root DIR] restore RUN
 The agent of deployer on a host. serve answers JSON lines on standard input;
-restore puts the host back to what it was before a run, from its stored recipe.`
+restore puts the host back to what it was before a run, from its stored recipe`
 
 // Main is the program: the verbs of cmd/deployer-agent and of `deployer agent`.
 func Main(args []string) int {
@@ -45,7 +44,7 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 	case slices.Equal(args, []string{"serve"}):
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		return exitCode(Serve(ctx, os.Stdin, os.Stdout, o))
+		return 1, Serve(ctx, os.Stdin, os.Stdout, o)
 	case len(args) == 2 && args[0] == "job":
 		return newAgent(o).runJob(ctx, args[1])
 	case len(args) == 2 && args[0] == "restore":
@@ -54,20 +53,12 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 	return 64, errors.New(usage)
 }
 
-func exitCode(err error) (int, error) {
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 1, err
-	}
-	return 0, nil
-}
-
 // selfCommand is how this program was started, up to the agent's own arguments:
 // "deployer-agent", or "deployer agent".
 func selfCommand(args []string) []string {
 	exe, err := os.Executable()
-	before := len(os.Args) - len(args)
-	if err != nil || before < 1 || !slices.Equal(os.Args[before:], args) {
+	if err != nil || len(os.Args) <= len(args) {
 		return nil
 	}
-	return append([]string{exe}, os.Args[1:before]...)
+	return append([]string{exe}, os.Args[1:len(os.Args)-len(args)]...)
 }

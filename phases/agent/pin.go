@@ -12,52 +12,39 @@ import (
 const gcroots = "/nix/var/nix/gcroots/deployer"
 
 func (a *agent) pin(_ context.Context, p Pin) (Pin, error) {
-	if err := checkPin(p); err != nil {
+	if err := checkPin(p.Run, p.Name); err != nil {
 		return p, err
 	}
 	if !strings.HasPrefix(p.Path, "/nix/store/") || filepath.Clean(p.Path) != p.Path {
-		return p, &Error{Code: "invalid", Message: p.Path + " is not in the Nix store"}
+		return p, invalid("%s is not in the Nix store", p.Path)
 	}
 	if _, err := os.Lstat(a.host(p.Path)); err != nil {
 		return p, &Error{Code: "not-found", Message: p.Path + " is not on this host"}
 	}
-	if err := os.MkdirAll(a.host(gcroots), 0o755); err != nil {
+	roots := a.host(gcroots)
+	if err := os.MkdirAll(roots, 0o755); err != nil {
 		return p, err
 	}
-	if err := syncDir(filepath.Dir(a.host(gcroots))); err != nil {
+	if err := inDir(filepath.Dir(roots), (*os.File).Sync); err != nil {
 		return p, err
 	}
-	return p, linkAt(a.host(gcroots), p.Run+"-"+p.Name, p.Path)
+	return p, linkAt(roots, p.Run+"-"+p.Name, p.Path)
 }
 
-func (a *agent) unpin(_ context.Context, p Pin) (Pin, error) {
-	if err := checkPin(p); err != nil {
-		return p, err
-	}
-	return p, removeAt(a.host(gcroots), p.Run+"-"+p.Name)
-}
-
-func checkPin(p Pin) error {
-	if err := checkName("run", p.Run); err != nil {
+func checkPin(run, name string) error {
+	if err := checkName("run", run); err != nil {
 		return err
 	}
-	return checkName("pin", p.Name)
+	return checkName("pin", name)
 }
 
-func (a *agent) doPin(ctx context.Context, run string, op Operation) (effect, error) {
-	if link, err := os.Readlink(a.host(gcroots) + "/" + run + "-" + op.Name); err == nil && link == op.System {
-		return effect{already: true}, nil
+func (a *agent) doUnpin(_ context.Context, run string, op Operation) (effect, error) {
+	if err := checkPin(run, op.Name); err != nil {
+		return effect{}, err
 	}
-	_, err := a.pin(ctx, Pin{run, op.Name, op.System})
-	return effect{}, err
-}
-
-func (a *agent) doUnpin(ctx context.Context, run string, op Operation) (effect, error) {
-	_, err := os.Lstat(a.host(gcroots) + "/" + run + "-" + op.Name)
-	if _, e := a.unpin(ctx, Pin{Run: run, Name: op.Name}); e != nil {
-		return effect{}, e
-	}
-	return effect{already: err != nil}, nil
+	name := run + "-" + op.Name
+	_, err := os.Lstat(a.host(gcroots) + "/" + name)
+	return effect{already: err != nil}, removeAt(a.host(gcroots), name)
 }
 
 // unpinRun removes every root of a run, but none of a run whose name is longer.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -21,22 +22,26 @@ func (a *agent) profile(path string) Profile {
 	}
 	entries, _ := os.ReadDir(a.host(filepath.Dir(path)))
 	for _, e := range entries {
-		if n := generation(filepath.Base(path), e.Name()); n > 0 {
-			p.Generations = append(p.Generations, Generation{n, a.resolve(filepath.Join(filepath.Dir(path), e.Name()))})
-		}
+		p.add(e.Name(), func() string { return a.resolve(filepath.Join(filepath.Dir(path), e.Name())) })
 	}
-	slices.SortFunc(p.Generations, func(x, y Generation) int { return x.Number - y.Number })
 	return p
+}
+
+// add puts a generation in its place, if the name is one's.
+func (p *Profile) add(name string, system func() string) {
+	n := generation(filepath.Base(p.Path), name)
+	if n == 0 {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(p.Generations, n, func(g Generation, n int) int { return g.Number - n })
+	p.Generations = slices.Insert(p.Generations, at, Generation{n, system()})
 }
 
 // generation is N of a link's name PROFILE-N-link, else 0.
 func generation(profile, link string) int {
 	rest, ok := strings.CutPrefix(link, profile+"-")
-	if !ok {
-		return 0
-	}
-	number, ok := strings.CutSuffix(rest, "-link")
-	if !ok {
+	number, is := strings.CutSuffix(rest, "-link")
+	if !ok || !is {
 		return 0
 	}
 	n, _ := strconv.Atoi(number)
@@ -52,22 +57,12 @@ func (p Profile) at(number int) string {
 	return ""
 }
 
-func profilePath(op Operation) string {
-	if op.Profile != "" {
-		return op.Profile
-	}
-	return SystemProfile
-}
-
 // doProfile sets the profile by number, if that number is the wanted system,
 // else by path. Never by "--rollback", which means the next lower number.
 func (a *agent) doProfile(ctx context.Context, _ string, op Operation) (effect, error) {
-	path := profilePath(op)
+	path := cmp.Or(op.Profile, SystemProfile)
 	p := a.profile(path)
-	want := op.System
-	if want == "" {
-		want = p.at(op.Generation)
-	}
+	want := cmp.Or(op.System, p.at(op.Generation))
 	if want == "" {
 		return effect{}, fmt.Errorf("%s has no generation %d", path, op.Generation)
 	}
@@ -129,21 +124,17 @@ func (a *agent) nixEnv(ctx context.Context, system, profile string, args ...stri
 	if exit.Code != 0 {
 		return &problem{exit.Code, fmt.Sprintf("nix-env %s: exit %d: %s", strings.Join(args, " "), exit.Code, lastLine(exit.Output))}
 	}
-	return syncDir(filepath.Dir(a.host(profile)))
-}
-
-// syncDir makes the names in a folder durable: nix-env renames links without that.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return inDir(filepath.Dir(a.host(profile)), (*os.File).Sync) // nix-env renames links without that
 }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
+	return err == nil
+}
+
+// lexists does not follow a link: one that leads nowhere is there.
+func lexists(path string) bool {
+	_, err := os.Lstat(path)
 	return err == nil
 }
 

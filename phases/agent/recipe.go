@@ -16,17 +16,14 @@ func runFile(run, file string) string { return path.Join("runs", run, file) }
 // contents come first, so that no recipe names one that is not there.
 func (a *agent) recipePut(_ context.Context, r Recipe) (RunRef, error) {
 	ref := RunRef{r.Run}
-	if err := checkName("run", r.Run); err != nil {
-		return ref, err
-	}
-	s, err := a.store(true)
+	s, err := a.runStore(r.Run)
 	if err != nil {
 		return ref, err
 	}
 	r.Operations = slices.Clone(r.Operations)
 	for i, op := range r.Operations {
 		if _, ok := doers[op.Op]; !ok {
-			return ref, &Error{Code: "invalid", Message: "this agent does not know the operation " + op.Op}
+			return ref, invalid("this agent does not know the operation %s", op.Op)
 		}
 		if op.Op == DoWriteFile && op.Digest != "" {
 			if err := a.keepContent(s, r.Run, op); err != nil {
@@ -51,58 +48,39 @@ func (a *agent) keepContent(s *store, run string, op Operation) error {
 		op.Content, _ = os.ReadFile(a.host(op.Path))
 	}
 	if sum(op.Content) != op.Digest {
-		return &Error{Code: "invalid", Message: "the content for " + op.Path + " is not " + op.Digest}
+		return invalid("the content for %s is not %s", op.Path, op.Digest)
 	}
 	return s.write(contentFile(run, op.Digest), op.Content)
 }
 
-func (a *agent) recipeGet(_ context.Context, ref RunRef) (Recipe, error) {
-	var r Recipe
+func (a *agent) recipeGet(_ context.Context, ref RunRef) (r Recipe, err error) {
 	if err := checkName("run", ref.Run); err != nil {
 		return r, err
 	}
 	s, err := a.store(false)
-	if err != nil {
-		return r, err
+	if err == nil {
+		err = s.readJSON(runFile(ref.Run, "recipe.json"), &r)
 	}
-	err = s.readJSON(runFile(ref.Run, "recipe.json"), &r)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &Error{Code: "not-found", Message: "this host has no recipe of run " + ref.Run}
 	}
 	return r, err
 }
 
-// close ends a lane. The recipe stays, for a later rollback, and so do the pins
-// of a lane that was committed or is stuck; those of others go.
+// close ends a lane. The recipe stays, for a later rollback. So do the pins of a
+// lane that was committed, since it can still be undone, and of a stuck one,
+// which still has to be; those of others go.
 func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
-	if err := checkName("run", c.Run); err != nil {
-		return c, err
-	}
 	if !slices.Contains([]string{"committed", "restored", "stuck", "untouched"}, c.Outcome) {
-		return c, &Error{Code: "invalid", Message: "a lane cannot end as " + c.Outcome}
+		return c, invalid("a lane cannot end as %s", c.Outcome)
 	}
-	s, err := a.store(true)
+	s, err := a.runStore(c.Run)
 	if err != nil {
 		return c, err
 	}
-	if err := s.writeJSON(runFile(c.Run, "closing.json"), c); err != nil {
+	err = s.writeJSON(runFile(c.Run, "closing.json"), c)
+	if err != nil || c.Outcome == "stuck" || c.Outcome == "committed" {
 		return c, err
 	}
-	// A committed run can still be undone, a stuck one still has to be: both
-	// keep what their recipe needs.
-	if c.Outcome == "stuck" || c.Outcome == "committed" {
-		return c, nil
-	}
 	return c, a.unpinRun(s, c.Run)
-}
-
-// openRun is the newest run but one that has a recipe and no closing.
-func openRun(s *store, but string) string {
-	runs, _ := s.names("runs")
-	for _, run := range slices.Backward(runs) {
-		if run != but && s.exists(runFile(run, "recipe.json")) && !s.exists(runFile(run, "closing.json")) {
-			return run
-		}
-	}
-	return ""
 }

@@ -40,7 +40,7 @@ func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
 	}
 	unit := restoreUnit(ref.Run, last+1)
 	job := Job{Unit: unit, Run: ref.Run, Args: []string{"restore", ref.Run}}
-	return a.launch(ctx, job, []string{"restore", ref.Run})
+	return a.launch(ctx, job, job.Args...)
 }
 
 func restoreUnit(run string, n int) string {
@@ -74,14 +74,11 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 	t := Job{Unit: unit, Run: run}
 	if unit == "" { // by hand
 		t.Unit = restoreUnit(run, lastRestore(s, run)+1)
-		err = s.writeJSON(jobFile(t.Unit, "job.json"), t)
-	} else {
-		err = s.readJSON(jobFile(unit, "job.json"), &t)
+		if err := s.writeJSON(jobFile(t.Unit, "job.json"), t); err != nil {
+			return 1, err
+		}
 	}
-	if err != nil {
-		return 1, err
-	}
-	a.run, a.direct, a.baseline = run, true, append([]string{}, recipe.Before.Failed...)
+	a.direct, a.baseline = true, append([]string{}, recipe.Before.Failed...)
 	return a.recorded(s, t, func(r *Receipt) {
 		if err := a.awaitRestore(ctx, s); err != nil {
 			r.Code = 1
@@ -112,15 +109,10 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 
 // awaitRestore takes the lock that only one restore of a host can hold, until
 // the process ends.
-func (a *agent) awaitRestore(ctx context.Context, s *store) error {
-	f, err := s.open(restoreLock, unix.O_RDWR|unix.O_CREAT, 0o600)
-	if err != nil {
-		return err
-	}
+func (a *agent) awaitRestore(ctx context.Context, s *store) (err error) {
 	for deadline := time.Now().Add(restoreWaits); time.Now().Before(deadline); {
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			a.restoring = f
-			return nil
+		if a.restoring, err = s.lock(restoreLock, false); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err

@@ -35,10 +35,18 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, opts Options) error
 	a := newAgent(opts)
 	defer a.release()
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	s := &session{agent: a, out: out, cancels: map[uint64]context.CancelFunc{}}
-	err := s.read(ctx, in)
+	ended := make(chan error, 1)
+	go func() { ended <- s.read(ctx, in) }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done(): // the reader may wait for ever
+	}
 	cancel()
+	s.mu.Lock()
+	s.over = true // nothing begins any more
+	s.mu.Unlock()
 	s.running.Wait()
 	return err
 }
@@ -50,85 +58,51 @@ type session struct {
 	out     io.Writer
 	running sync.WaitGroup
 	mu      sync.Mutex
+	over    bool
 	cancels map[uint64]context.CancelFunc
 }
 
 func (s *session) read(ctx context.Context, in io.Reader) error {
-	lines := make(chan []byte)
-	fail := make(chan error, 1)
-	go func() {
-		r := bufio.NewReaderSize(in, 64<<10)
-		for {
-			line, err := readLine(r)
-			if err != nil {
-				fail <- err
-				return
-			}
-			select {
-			case lines <- line:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	for {
-		select {
-		case line := <-lines:
-			if err := s.accept(ctx, line); err != nil {
-				return err
-			}
-		case err := <-fail:
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		case <-ctx.Done():
+	for r := bufio.NewReaderSize(in, 64<<10); ; {
+		line, err := readLine(r)
+		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err == nil && len(line) > 0 {
+			err = s.accept(ctx, line)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
 func (s *session) accept(ctx context.Context, line []byte) error {
-	if len(line) == 0 {
-		return nil
-	}
 	var req Request
 	if err := json.Unmarshal(line, &req); err != nil {
 		return fmt.Errorf("cannot read a request: %w", err)
 	}
-	if req.Op == OpCancel {
-		s.cancel(req.Args)
-		return nil
-	}
-	ctx, cancel := context.WithCancel(ctx)
 	s.mu.Lock()
-	s.cancels[req.ID] = cancel
-	s.mu.Unlock()
-	s.running.Go(func() {
-		res := s.agent.call(ctx, req)
-		s.forget(req.ID, cancel) // before the answer: its reader may use the id again
-		s.answer(req.ID, res)
-	})
+	defer s.mu.Unlock()
+	var other uint64
+	switch {
+	case s.over:
+	case req.Op != OpCancel:
+		ctx, s.cancels[req.ID] = context.WithCancel(ctx)
+		s.running.Go(func() { s.serve(ctx, req) })
+	case json.Unmarshal(req.Args, &other) == nil && s.cancels[other] != nil:
+		s.cancels[other]()
+	}
 	return nil
 }
 
-func (s *session) cancel(args json.RawMessage) {
-	var id uint64
-	if json.Unmarshal(args, &id) != nil {
-		return
-	}
+func (s *session) serve(ctx context.Context, req Request) {
+	res := s.agent.call(ctx, req)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if cancel := s.cancels[id]; cancel != nil {
-		cancel()
-	}
-}
-
-func (s *session) forget(id uint64, cancel context.CancelFunc) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	cancel()
-	delete(s.cancels, id)
+	s.cancels[req.ID]()
+	delete(s.cancels, req.ID) // before the answer: its reader may use the id again
+	s.mu.Unlock()
+	s.answer(req.ID, res)
 }
 
 func (s *session) answer(id uint64, res Response) {
@@ -154,20 +128,19 @@ func (a *agent) call(ctx context.Context, req Request) (res Response) {
 	}()
 	op, ok := operations[req.Op]
 	if !ok {
-		return Response{Error: &Error{Code: "invalid", Message: "unknown operation " + req.Op}}
+		return Response{Error: asError(invalid("unknown operation %s", req.Op))}
 	}
-	if op.writes && !op.ends {
+	if op.kind == writes {
 		ctx = context.WithoutCancel(ctx)
 	}
 	result, err := op.run(ctx, a, req.Args)
-	if err != nil {
-		return Response{Error: asError(err)}
+	if err == nil {
+		res.Result, err = json.Marshal(result)
 	}
-	raw, err := json.Marshal(result)
 	if err != nil {
-		return Response{Error: asError(err)}
+		res = Response{Error: asError(err)}
 	}
-	return Response{Result: raw}
+	return res
 }
 
 var codes = []struct {

@@ -12,138 +12,118 @@ import (
 )
 
 // snapper is what taking a set does to the file system.
-type snapper interface {
-	Sync(dir *os.File) error
-	Snapshot(src, dir *os.File, name string) error
-	Destroy(dir *os.File, name string) error
+type snapper struct {
+	sync     func(dir *os.File) error
+	snapshot func(src, dir *os.File, name string) error
+	destroy  func(dir *os.File, name string) error
 }
 
-type kernel struct{}
-
-func (kernel) Sync(dir *os.File) error { return btrfs.Sync(dir) }
-
-func (kernel) Snapshot(src, dir *os.File, name string) error { return btrfs.Snapshot(src, dir, name) }
-
-func (kernel) Destroy(dir *os.File, name string) error { return btrfs.Destroy(dir, name) }
+var kernel = snapper{btrfs.Sync, btrfs.Snapshot, btrfs.Destroy}
 
 // shot is one snapshot of a set, before and after it is taken.
 type shot struct {
-	source string
-	src    *os.File
-	dir    *os.File
-	fsid   string
-	info   btrfs.Info
-	name   string
-	taken  bool
+	source, name string
+	src, dir     *os.File
+	fsid         string
+	info         btrfs.Info
+	taken        bool
 }
 
 // snapshot takes a set: everything is checked first, dirty data is written out
 // while nothing waits for it, then the snapshots follow each other within
 // milliseconds, and the set is on the disk when this answers. One that fails
 // takes those of this call, and only those, with it.
-func (a *agent) snapshot(_ context.Context, args SnapshotArgs) (set SnapshotSet, err error) {
+func (a *agent) snapshot(_ context.Context, args SnapshotArgs) (SnapshotSet, error) {
 	shots, err := a.aim(args)
 	defer func() {
 		for _, s := range shots {
-			s.close()
+			s.src.Close() // nil is no harm
+			s.dir.Close()
 		}
 	}()
 	if err != nil {
-		return set, err
+		return SnapshotSet{}, err
 	}
-	disks := disksOf(shots)
-	for _, s := range disks {
-		if err := a.fs.Sync(s.dir); err != nil {
-			return set, err
-		}
+	list, err := a.take(shots, args.Run)
+	if err != nil {
+		return SnapshotSet{}, errors.Join(err, a.untake(shots))
 	}
-	for i := range shots {
-		if err := a.fs.Snapshot(shots[i].src, shots[i].dir, shots[i].name); err != nil {
-			return set, errors.Join(err, a.untake(shots))
-		}
-		shots[i].taken = true
-	}
-	for i := range shots {
-		snap, err := shots[i].verify(args.Run)
-		if err != nil {
-			return SnapshotSet{}, errors.Join(err, a.untake(shots))
-		}
-		set.Snapshots = append(set.Snapshots, snap)
-	}
-	for _, s := range disks {
-		if err := a.fs.Sync(s.dir); err != nil {
-			return SnapshotSet{}, errors.Join(err, a.untake(shots))
-		}
-	}
-	return set, nil
+	return SnapshotSet{list}, nil
 }
 
-func disksOf(shots []*shot) []*shot {
-	seen := map[string]bool{}
-	return slices.DeleteFunc(slices.Clone(shots), func(s *shot) bool {
-		was := seen[s.fsid]
-		seen[s.fsid] = true
-		return was
-	})
+func (a *agent) take(shots []*shot, run string) (list []Snapshot, err error) {
+	if err := a.syncAll(shots); err != nil {
+		return nil, err
+	}
+	for _, s := range shots {
+		if err := a.fs.snapshot(s.src, s.dir, s.name); err != nil {
+			return nil, err
+		}
+		s.taken = true
+	}
+	for _, s := range shots {
+		snap, err := s.verify(run)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, snap)
+	}
+	return list, a.syncAll(shots)
+}
+
+// syncAll syncs every file system of a set once.
+func (a *agent) syncAll(shots []*shot) error {
+	done := map[string]bool{}
+	for _, s := range shots {
+		if done[s.fsid] {
+			continue
+		}
+		if err := a.fs.sync(s.dir); err != nil {
+			return err
+		}
+		done[s.fsid] = true
+	}
+	return nil
 }
 
 func (a *agent) untake(shots []*shot) error {
 	var errs []error
 	for _, s := range shots {
 		if s.taken {
-			errs = append(errs, a.fs.Destroy(s.dir, s.name))
+			errs = append(errs, a.fs.destroy(s.dir, s.name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (s *shot) close() {
-	for _, f := range []*os.File{s.src, s.dir} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
 // verify reads the snapshot back: read-only, and of the subvolume it was meant for.
 func (s *shot) verify(run string) (Snapshot, error) {
 	path := filepath.Join(s.dir.Name(), s.name)
-	f, err := btrfs.Open(path)
-	if err != nil {
-		return Snapshot{}, err
-	}
-	defer f.Close()
-	info, err := btrfs.Get(f)
-	if err != nil {
-		return Snapshot{}, err
-	}
-	if !btrfs.IsRoot(f) || !info.ReadOnly || info.ParentUUID != s.info.UUID {
-		return Snapshot{}, fmt.Errorf("%s is not a read-only snapshot of %s", path, s.source)
+	info, err := btrfs.Describe(path)
+	if err == nil && (!info.ReadOnly || info.ParentUUID != s.info.UUID) {
+		err = fmt.Errorf("%s is not a read-only snapshot of %s", path, s.source)
 	}
 	return Snapshot{Source: s.source, Path: path, ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID,
-		ReadOnly: true, Run: run, Created: info.Created}, nil
+		ReadOnly: true, Run: run, Created: info.Created}, err
 }
 
 // aim opens and checks everything before anything is taken.
-func (a *agent) aim(args SnapshotArgs) ([]*shot, error) {
+func (a *agent) aim(args SnapshotArgs) (shots []*shot, err error) {
 	if err := errors.Join(checkName("run", args.Run), checkName("stamp", args.Stamp)); err != nil {
 		return nil, err
 	}
 	if len(args.Paths) == 0 {
-		return nil, &Error{Code: "invalid", Message: "cannot take a set of no snapshots"}
+		return nil, invalid("cannot take a set of no snapshots")
 	}
-	var shots []*shot
+	subjects := map[string][]uint64{}
 	for _, path := range args.Paths {
 		s := &shot{source: path}
 		shots = append(shots, s)
 		if err := s.open(a.host(path)); err != nil {
 			return shots, err
 		}
-	}
-	subjects := map[string][]uint64{}
-	for _, s := range shots {
 		if slices.Contains(subjects[s.fsid], s.info.ID) {
-			return shots, &Error{Code: "invalid", Message: s.source + " is in the set twice"}
+			return shots, invalid("%s is in the set twice", path)
 		}
 		subjects[s.fsid] = append(subjects[s.fsid], s.info.ID)
 	}
@@ -155,21 +135,23 @@ func (a *agent) aim(args SnapshotArgs) ([]*shot, error) {
 	return shots, nil
 }
 
-func (s *shot) open(path string) error {
+func (s *shot) open(path string) (err error) {
+	if s.src, err = openBtrfs(path, "cannot snapshot"); err != nil {
+		return err
+	}
+	if !btrfs.IsRoot(s.src) {
+		return invalid("cannot snapshot: %s is not a subvolume", path)
+	}
+	if s.fsid, err = btrfs.FSID(s.src); err == nil {
+		s.info, err = btrfs.Get(s.src)
+	}
+	return err
+}
+
+func openBtrfs(path, what string) (*os.File, error) {
 	f, err := btrfs.Open(path)
 	if errors.Is(err, btrfs.ErrNotBtrfs) {
-		return &Error{Code: "not-btrfs", Message: "cannot snapshot: " + err.Error()}
+		err = &Error{Code: "not-btrfs", Message: what + ": " + err.Error()}
 	}
-	if err != nil {
-		return err
-	}
-	s.src = f
-	if !btrfs.IsRoot(f) {
-		return &Error{Code: "invalid", Message: "cannot snapshot: " + path + " is not a subvolume"}
-	}
-	if s.fsid, err = btrfs.FSID(f); err != nil {
-		return err
-	}
-	s.info, err = btrfs.Get(f)
-	return err
+	return f, err
 }

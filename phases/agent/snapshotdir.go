@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,10 +34,10 @@ func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64) 
 		}
 	}
 	if s.dir == nil {
-		return cmpErr(err, &Error{Code: "invalid", Message: "found no folder for snapshots of " + s.source, Hint: []string{"name one: snapshots: {dir: /.snapshots}"}})
+		return firstOf(err, &Error{Code: "invalid", Message: "found no folder for snapshots of " + s.source, Hint: []string{"name one: snapshots: {dir: /.snapshots}"}})
 	}
-	if _, err := os.Lstat(filepath.Join(s.dir.Name(), s.name)); err == nil {
-		return &Error{Code: "exists", Message: filepath.Join(s.dir.Name(), s.name) + " is there already"}
+	if at := filepath.Join(s.dir.Name(), s.name); lexists(at) {
+		return &Error{Code: "exists", Message: at + " is there already"}
 	}
 	return nil
 }
@@ -45,34 +46,34 @@ func dashed(path string) string {
 	return cmp.Or(strings.ReplaceAll(path, "/", "-"), "top")
 }
 
-// folders are where snapshots of a file system may go when nobody names one,
-// the best first: /.snapshots/deployer, where administrators look; the agent's own folder, which no set contains and nothing erases; beside the topmost
-// mount, where / comes last, since it may be erased at each boot.
+// folders are where snapshots of a file system may go when nobody names one, the
+// best first: /.snapshots/deployer, where administrators look; the agent's own
+// folder, which no set contains and nothing erases; beside the topmost mount,
+// where / comes last, since it may be erased at each boot.
 func (a *agent) folders(fsid string) []string {
-	list := []string{}
+	var list, tops []string
 	if a.fsidOf("/.snapshots") == fsid {
 		list = append(list, "/.snapshots/deployer")
 	}
 	if a.Prefix == "" && a.fsidOf(a.Root) == fsid {
 		list = append(list, filepath.Join(a.Root, "snapshots"))
 	}
-	var tops []string
 	for _, m := range readMounts("/proc/self/mountinfo") {
-		if m.FS == "btrfs" && within(m.Path, cmp.Or(a.Prefix, "/")) && a.fsidOf(strings.TrimPrefix(m.Path, a.Prefix)) == fsid {
-			tops = append(tops, filepath.Join("/", strings.TrimPrefix(m.Path, a.Prefix), ".deployer-snapshots"))
+		at, ours := strings.CutPrefix(m.Path, a.Prefix)
+		if m.FS == "btrfs" && ours && a.fsidOf(at) == fsid {
+			tops = append(tops, filepath.Join("/", at, ".deployer-snapshots"))
 		}
 	}
-	slices.SortStableFunc(tops, func(x, y string) int {
-		return cmp.Or(cmp.Compare(lastRoot(x), lastRoot(y)), len(x)-len(y))
-	})
+	slices.SortStableFunc(tops, func(x, y string) int { return lastRoot(x) - lastRoot(y) })
 	return append(list, tops...)
 }
 
+// lastRoot is a folder's place in the order: the length of its name, and / last.
 func lastRoot(dir string) int {
 	if filepath.Dir(dir) == "/" {
-		return 1
+		return math.MaxInt32
 	}
-	return 0
+	return len(dir)
 }
 
 // fsidOf is the identity of the Btrfs that a path, or what will be its parent, lies on.
@@ -99,11 +100,11 @@ func openFolder(dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File
 	for !exists(parent) {
 		parent = filepath.Dir(parent)
 	}
-	if f, err := acceptFolder(parent, dir, fsid, tree, subjects); err != nil {
-		return nil, err
-	} else {
-		f.Close()
+	f, err := acceptFolder(parent, dir, fsid, tree, subjects)
+	if err != nil || parent == dir {
+		return f, err
 	}
+	f.Close()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -111,26 +112,18 @@ func openFolder(dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File
 }
 
 func acceptFolder(path, dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File, error) {
-	f, err := btrfs.Open(path)
-	if errors.Is(err, btrfs.ErrNotBtrfs) {
-		return nil, &Error{Code: "not-btrfs", Message: "cannot keep snapshots in " + dir + ": it is not on Btrfs"}
-	}
+	f, err := openBtrfs(path, "cannot keep snapshots in "+dir)
 	if err != nil {
 		return nil, err
 	}
 	id, err := btrfs.FSID(f)
 	if err == nil && id != fsid {
-		err = &Error{Code: "invalid", Message: "cannot keep snapshots in " + dir + ": it is on another file system"}
+		err = invalid("cannot keep snapshots in %s: it is on another file system", dir)
 	}
-	var info btrfs.Info
-	if err == nil {
-		info, err = btrfs.Get(f)
-	}
-	for _, s := range subjects {
-		if err == nil && tree.Inside(info.ID, s) {
-			err = &Error{Code: "invalid", Message: "cannot keep snapshots in " + dir + ": it is inside a subvolume of the set",
-				Hint: []string{"name a folder in another subvolume, such as a mount at /.snapshots"}}
-		}
+	info, err2 := btrfs.Get(f)
+	if err = errors.Join(err, err2); err == nil && slices.ContainsFunc(subjects, func(s uint64) bool { return tree.Inside(info.ID, s) }) {
+		err = &Error{Code: "invalid", Message: "cannot keep snapshots in " + dir + ": it is inside a subvolume of the set",
+			Hint: []string{"name a folder in another subvolume, such as a mount at /.snapshots"}}
 	}
 	if err != nil {
 		f.Close()

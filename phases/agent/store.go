@@ -114,32 +114,32 @@ func (s *store) mkdir(name string) error {
 	return parent.Sync()
 }
 
-// write replaces a file as a whole: a reader, and a power cut at any moment,
-// find either the old content or the new.
 func (s *store) write(name string, data []byte) error { return s.put(name, data, false) }
 
-// create is write for a name that must not be there yet: of several that try
-// at once exactly one succeeds, the others get fs.ErrExist.
+// create is write for a name that must not be there yet.
 func (s *store) create(name string, data []byte) error { return s.put(name, data, true) }
 
-func (s *store) writeJSON(name string, v any) error {
+func (s *store) writeJSON(name string, v any) error  { return s.putJSON(name, v, false) }
+func (s *store) createJSON(name string, v any) error { return s.putJSON(name, v, true) }
+
+func (s *store) putJSON(name string, v any, exclusive bool) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return s.write(name, append(data, '\n'))
+	return s.put(name, append(data, '\n'), exclusive)
 }
 
 func (s *store) put(name string, data []byte, exclusive bool) error {
 	if err := s.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
-	parent, err := s.open(path.Dir(name), unix.O_DIRECTORY, 0)
+	dir, err := s.open(path.Dir(name), unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	defer parent.Close()
-	return putAt(int(parent.Fd()), path.Base(name), data, putOptions{mode: 0o600, exclusive: exclusive})
+	defer dir.Close()
+	return replace(dir, path.Base(name), exclusive, content{data: data, mode: 0o600}.at)
 }
 
 // names lists a folder, sorted; a missing one is empty.
@@ -165,42 +165,35 @@ func (s *store) exists(name string) bool {
 	return err == nil
 }
 
-// inode tells one version of a replaced file from the next.
-func (s *store) inode(name string) uint64 {
-	var st unix.Stat_t
-	f, err := s.open(name, unix.O_PATH, 0)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	if unix.Fstat(int(f.Fd()), &st) != nil {
-		return 0
-	}
-	return st.Ino
-}
-
-func (s *store) createJSON(name string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return s.create(name, append(data, '\n'))
-}
-
-// flock waits for a lock that ends with the file or the process.
-func (s *store) flock(name string) (*os.File, error) {
+// lock takes a lock that ends with the file or the process; with wait unset it
+// answers unix.EWOULDBLOCK where somebody has it.
+func (s *store) lock(name string, wait bool) (*os.File, error) {
 	f, err := s.open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, err
-		}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
 	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Flock(int(f.Fd()), how)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// held tells whether somebody holds a lock now; the test gives it back at once.
+func (s *store) held(name string) bool {
+	f, err := s.open(name, unix.O_RDWR, 0)
+	return err == nil && taken(f)
+}
+
+// taken tests the lock of a file and closes it.
+func taken(f *os.File) bool {
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

@@ -6,7 +6,6 @@ import "time"
 type Hello struct {
 	Digest string `json:"digest"` // sha256 of the running agent
 	BootID string `json:"boot_id"`
-	Pid    int    `json:"pid"`
 	Arch   string `json:"arch"` // GOARCH
 }
 
@@ -15,7 +14,6 @@ type FactsArgs struct {
 	Brief bool     `json:"brief,omitempty"` // leave out versions and the Nix daemon's settings
 	Paths []string `json:"paths,omitempty"` // file systems whose space matters
 	Files []string `json:"files,omitempty"` // files whose digest is wanted
-	Unit  []string `json:"units,omitempty"` // reserved for checks; empty: all
 }
 
 // Facts is what a host is at one moment. What could not be learned is empty and
@@ -96,7 +94,6 @@ type Holder struct {
 type ExecArgs struct {
 	Args    []string      `json:"args"`
 	Env     []string      `json:"env,omitempty"`
-	Stdin   []byte        `json:"stdin,omitempty"`
 	Timeout time.Duration `json:"timeout"` // nanoseconds; its whole process group ends then
 }
 
@@ -120,8 +117,7 @@ type Job struct {
 	// Outcome is the receipt's Result. This is how an activation outlives SSH.
 	Operation *Operation `json:"operation,omitempty"`
 
-	Timeout time.Duration `json:"timeout"`
-	Finish  bool          `json:"finish,omitempty"` // at Timeout leave it running and answer; else it is stopped
+	Timeout time.Duration `json:"timeout"` // 0: none; it is stopped then
 }
 
 // JobRef names a job. Wait is how long to wait for its end before answering.
@@ -184,7 +180,6 @@ const (
 	DoBoot      = "set-boot"    // System, Loader, Default: nothing if the boot default is that already; else System's `boot`, read back
 	DoWriteFile = "write-file"  // Path, Digest, Mode, Owner, Content from the run's folder; or Link; neither removes it
 	DoUnits     = "units"       // Units: those must be active in the end; start what is not
-	DoPin       = "pin"         // Name, System
 	DoUnpin     = "unpin"       // Name
 )
 

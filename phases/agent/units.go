@@ -2,18 +2,17 @@ package agent
 
 import (
 	"context"
-	"errors"
+	"path"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Units is the service manager.
 type Units interface {
 	// Run starts a transient unit and returns when its program was executed.
 	Run(ctx context.Context, t Transient) error
-	// Do is `systemctl VERB UNIT…` for start, stop and reset-failed; it returns
-	// when the job has ended, with what was printed if it failed.
+	// Do is `systemctl VERB UNIT…` for start and stop; it returns when the job
+	// has ended: the units' own timeouts bound it.
 	Do(ctx context.Context, verb string, units ...string) error
 	// List is every unit that is loaded.
 	List(ctx context.Context) ([]Unit, error)
@@ -38,29 +37,6 @@ type Unit struct {
 // their output options (--plain, --no-legend, -o json) are stable interfaces.
 type systemd struct{ path string }
 
-// systemctlTimeout bounds questions to the manager; starting and stopping
-// units is bounded by those units' own timeouts and the caller's context.
-const systemctlTimeout = 20 * time.Second
-
-func (s systemd) output(ctx context.Context, args ...string) (string, error) {
-	a := &agent{Options: Options{Path: s.path}}
-	var out, said tail
-	c := a.command(ctx, args, nil)
-	c.Stdout, c.Stderr = &out, &said
-	err := c.Run()
-	if err == nil {
-		return string(out.data), nil
-	}
-	if ctx.Err() != nil {
-		return string(out.data), ctx.Err()
-	}
-	text := strings.TrimSpace(string(said.data))
-	if text == "" {
-		text = err.Error()
-	}
-	return string(out.data), errors.New(args[0] + ": " + clean(text))
-}
-
 func (s systemd) Run(ctx context.Context, t Transient) error {
 	args := []string{"systemd-run", "--quiet", "--no-ask-password", "--collect", "--service-type=exec", "--unit=" + t.Name}
 	for _, p := range t.Properties {
@@ -69,23 +45,18 @@ func (s systemd) Run(ctx context.Context, t Transient) error {
 	for _, e := range t.Env {
 		args = append(args, "--setenv="+e)
 	}
-	_, err := s.output(ctx, append(append(args, "--"), t.Args...)...)
+	_, err := output(ctx, s.path, append(append(args, "--"), t.Args...)...)
 	return err
 }
 
 func (s systemd) Do(ctx context.Context, verb string, units ...string) error {
-	_, err := s.output(ctx, append([]string{"systemctl", "--no-ask-password", "--quiet", verb, "--"}, units...)...)
+	_, err := output(ctx, s.path, append([]string{"systemctl", "--no-ask-password", "--quiet", verb, "--"}, units...)...)
 	return err
 }
 
 func (s systemd) List(ctx context.Context) ([]Unit, error) {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	out, err := s.output(ctx, "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager")
-	if err != nil {
-		return nil, err
-	}
-	return parseUnits(out), nil
+	out, err := ask(ctx, s.path, "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager")
+	return parseUnits(out), err
 }
 
 func parseUnits(out string) []Unit {
@@ -101,9 +72,7 @@ func parseUnits(out string) []Unit {
 }
 
 func (s systemd) Show(ctx context.Context, unit string, properties ...string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
-	defer cancel()
-	out, err := s.output(ctx, "systemctl", "show", "--no-pager", "--property="+strings.Join(properties, ","), "--", unit)
+	out, err := ask(ctx, s.path, "systemctl", "show", "--no-pager", "--property="+strings.Join(properties, ","), "--", unit)
 	values := map[string]string{}
 	for line := range strings.Lines(out) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -119,10 +88,7 @@ func own(unit string) bool { return strings.HasPrefix(unit, "deployer-") }
 // both count as failed for switch-to-configuration.
 func failing(ctx context.Context, u Units) ([]string, error) {
 	units, err := u.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return failingOf(ctx, u, units), nil
+	return failingOf(ctx, u, units), err
 }
 
 func failingOf(ctx context.Context, u Units, units []Unit) []string {
@@ -139,8 +105,7 @@ var listed = []string{".service", ".socket", ".timer", ".path", ".mount", ".swap
 
 func active(units []Unit) []string {
 	return names(units, func(u Unit) bool {
-		dot := strings.LastIndexByte(u.Name, '.')
-		return u.Active == "active" && dot >= 0 && slices.Contains(listed, u.Name[dot:])
+		return u.Active == "active" && slices.Contains(listed, path.Ext(u.Name))
 	})
 }
 
@@ -158,8 +123,5 @@ func names(units []Unit, want func(Unit) bool) []string {
 // running tells whether a unit still has something to run.
 func running(ctx context.Context, u Units, unit string) (bool, error) {
 	p, err := u.Show(ctx, unit, "ActiveState")
-	if err != nil {
-		return false, err
-	}
-	return slices.Contains([]string{"active", "activating", "deactivating", "reloading"}, p["ActiveState"]), nil
+	return slices.Contains([]string{"active", "activating", "deactivating", "reloading"}, p["ActiveState"]), err
 }

@@ -25,21 +25,18 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// The names of the operations that an agent serves. Whether one reads or
-// writes is said by Writes, never by its caller.
+// The names of the operations that an agent serves. Writes, and never its
+// caller, says whether one reads or writes.
 const (
 	OpHello     = "hello"          // → Hello
 	OpFacts     = "facts"          // FactsArgs → Facts
 	OpLock      = "lock"           // Holder → Holder; error locked
-	OpUnlock    = "unlock"         //
 	OpExec      = "exec"           // ExecArgs → ExecResult: a short command, as a child of the agent
 	OpProbe     = "probe"          // Probe → Sample: one look at one thing
 	OpJobStart  = "job.start"      // Job → Receipt: a transient unit that outlives the connection
 	OpJobWait   = "job.wait"       // JobRef → Receipt: answers when it ended or after Wait
 	OpJobOutput = "job.output"     // OutputArgs → Output: the unit's journal from a cursor on
-	OpJobStop   = "job.stop"       // JobRef → Receipt
 	OpPin       = "pin"            // Pin: a GC root
-	OpUnpin     = "unpin"          // Pin
 	OpApply     = "apply"          // Operation → Outcome: one typed operation, now
 	OpRecipePut = "recipe.put"     // Recipe: durable as recipe.json and RESTORE.txt before it answers
 	OpRecipeGet = "recipe.get"     // RunRef → Recipe

@@ -23,11 +23,10 @@ type Command struct {
 // Result is how a command ended. A command that ran and failed is a Result
 // with a Code, not an error.
 type Result struct {
-	Code    int    // exit status; 128+n when a signal ended it
-	Signal  string // name without SIG, empty when it exited by itself
-	Stdout  []byte // what was printed, cut to the last 1 MiB
-	Stderr  []byte
-	Elapsed time.Duration
+	Code   int    // exit status; 128+n when a signal ended it
+	Signal string // name without SIG, empty when it exited by itself
+	Stdout []byte // what was printed, cut to the last 1 MiB
+	Stderr []byte
 }
 
 // Runner runs commands to their end. An error means that the command could not
@@ -54,8 +53,6 @@ type Host interface {
 	Start(ctx context.Context, cmd Command) (Process, error)
 	// Upload writes a file: temporary name beside it, fsync, rename, fsync of the folder.
 	Upload(ctx context.Context, from io.Reader, path string, mode fs.FileMode) error
-	// Download copies a file's content to w.
-	Download(ctx context.Context, path string, w io.Writer) error
 	// Fresh reaches the same host again over a new connection and a new login.
 	Fresh(ctx context.Context) (Host, error)
 	// Lost is closed when the connection is gone, for whatever reason.

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -12,16 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a path can be instead of a subvolume.
-var (
-	ErrNotBtrfs     = errors.New("is not on Btrfs")
-	ErrNotSubvolume = errors.New("is not a subvolume")
-)
+// ErrNotBtrfs is what opening a folder elsewhere gives.
+var ErrNotBtrfs = errors.New("is not on Btrfs")
 
 // Info is what the kernel knows of a subvolume.
 type Info struct {
-	ID, Parent, Dir  uint64 // Parent and Dir: where its name is
-	Name             string // the last part of its path
+	ID               uint64
 	UUID, ParentUUID string
 	ReadOnly         bool
 	Created          time.Time // otime: when it was made or snapshotted
@@ -52,19 +49,6 @@ func IsRoot(f *os.File) bool {
 	return err == nil && st.Sys().(*syscall.Stat_t).Ino == rootInode
 }
 
-// CheckRoot says why a path is not a subvolume's root, nil if it is one.
-func CheckRoot(path string) error {
-	f, err := Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if !IsRoot(f) {
-		return fmt.Errorf("%s %w", path, ErrNotSubvolume)
-	}
-	return nil
-}
-
 // Get describes the subvolume that an open folder lies in.
 func Get(f *os.File) (Info, error) {
 	var a subvolInfoArgs
@@ -72,9 +56,8 @@ func Get(f *os.File) (Info, error) {
 		return Info{}, fmt.Errorf("cannot describe the subvolume of %s: %w", f.Name(), err)
 	}
 	return Info{
-		ID: a.ID, Parent: a.Parent, Dir: a.Dir, Name: unix.ByteSliceToString(a.Name[:]),
-		UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID), ReadOnly: a.Flags&rootFlagRO != 0,
-		Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
+		ID: a.ID, UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID),
+		ReadOnly: a.Flags&rootFlagRO != 0, Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
 	}, nil
 }
 
@@ -91,36 +74,29 @@ func FSID(f *os.File) (string, error) {
 // that is taken is fs.ErrExist: nothing is nested or replaced.
 func Snapshot(src, dir *os.File, name string) error {
 	a := volArgsV2{FD: int64(src.Fd()), Flags: readOnly}
-	if err := setName(a.Name[:], name); err != nil {
-		return err
-	}
-	if err := ioctl(dir, iocSnapCreateV2, &a); err != nil {
-		return fmt.Errorf("cannot snapshot %s as %s: %w", src.Name(), filepath.Join(dir.Name(), name), err)
-	}
-	return nil
+	return named(iocSnapCreateV2, "snapshot "+src.Name()+" as", dir, name, a.Name[:], &a)
 }
 
 // Create makes an empty subvolume.
 func Create(dir *os.File, name string) error {
 	var a volArgs
-	if err := setName(a.Name[:], name); err != nil {
-		return err
-	}
-	if err := ioctl(dir, iocSubvolCreate, &a); err != nil {
-		return fmt.Errorf("cannot make subvolume %s: %w", filepath.Join(dir.Name(), name), err)
-	}
-	return nil
+	return named(iocSubvolCreate, "make subvolume", dir, name, a.Name[:], &a)
 }
 
 // Destroy deletes a subvolume by its name. The kernel protects nothing: not a
 // mounted one, not the root of the running system.
 func Destroy(dir *os.File, name string) error {
 	var a volArgs
-	if err := setName(a.Name[:], name); err != nil {
-		return err
+	return named(iocSnapDestroy, "delete", dir, name, a.Name[:], &a)
+}
+
+func named[T any](request uintptr, what string, dir *os.File, name string, field []byte, arg *T) error {
+	err := setName(field, name)
+	if err == nil {
+		err = ioctl(dir, request, arg)
 	}
-	if err := ioctl(dir, iocSnapDestroy, &a); err != nil {
-		return fmt.Errorf("cannot delete %s: %w", filepath.Join(dir.Name(), name), err)
+	if err != nil {
+		return fmt.Errorf("cannot %s %s: %w", what, filepath.Join(dir.Name(), name), err)
 	}
 	return nil
 }
@@ -140,10 +116,14 @@ func NewestReadOnly(dir string) (newest time.Time, path string, err error) {
 	if _, err := os.Stat(dir); err != nil {
 		return newest, "", err
 	}
-	for _, pattern := range []string{"/*", "/*/*"} {
-		paths, _ := filepath.Glob(escapeGlob(dir) + pattern)
-		for _, p := range paths {
-			if info, err := describe(p); err == nil && info.ReadOnly && info.Created.After(newest) {
+	for _, pattern := range []string{"*", "*/*"} {
+		names, _ := fs.Glob(os.DirFS(dir), pattern)
+		for _, name := range names {
+			p := filepath.Join(dir, name)
+			if st, err := os.Lstat(p); err != nil || !st.IsDir() { // not what a link leads to
+				continue
+			}
+			if info, err := Describe(p); err == nil && info.ReadOnly && info.Created.After(newest) {
 				newest, path = info.Created, p
 			}
 		}
@@ -151,32 +131,17 @@ func NewestReadOnly(dir string) (newest time.Time, path string, err error) {
 	return newest, path, nil
 }
 
-// describe is Get for a path that must be a subvolume's root itself.
-func describe(path string) (Info, error) {
-	st, err := os.Lstat(path)
-	if err != nil {
-		return Info{}, err
-	}
-	if !st.IsDir() || st.Sys().(*syscall.Stat_t).Ino != rootInode {
-		return Info{}, fmt.Errorf("%s %w", path, ErrNotSubvolume)
-	}
+// Describe is Get for a path that must be a subvolume's root itself.
+func Describe(path string) (Info, error) {
 	f, err := Open(path)
 	if err != nil {
 		return Info{}, err
 	}
 	defer f.Close()
-	return Get(f)
-}
-
-func escapeGlob(s string) string {
-	var out []rune
-	for _, r := range s {
-		if r == '*' || r == '?' || r == '[' || r == '\\' {
-			out = append(out, '\\')
-		}
-		out = append(out, r)
+	if !IsRoot(f) {
+		return Info{}, fmt.Errorf("%s is not a subvolume", path)
 	}
-	return string(out)
+	return Get(f)
 }
 
 func uuid(b [16]byte) string {

@@ -1,12 +1,12 @@
 package btrfs
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,13 +118,10 @@ func (t *Tree) Below(id uint64) []string {
 			continue
 		}
 		if p, err := t.Path(child); err == nil { // one may be deleted at this moment
-			list = append(list, p[len(base):])
+			list = append(list, strings.TrimPrefix(p[len(base):], "/"))
 		}
 	}
-	slices.SortFunc(list, func(a, b string) int { return cmp.Compare(a, b) })
-	for i := range list {
-		list[i] = path.Clean("/" + list[i])[1:]
-	}
+	slices.Sort(list)
 	return list
 }
 

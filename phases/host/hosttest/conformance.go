@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,58 +21,68 @@ import (
 // Conformance checks what package host promises. The hosts that make returns
 // must share a file system with the test; they are closed by it.
 func Conformance(t *testing.T, make func() host.Host) {
-	for _, c := range []struct {
-		name string
-		test func(*testing.T, host.Host)
-	}{
-		{"ArgumentsArriveAsWritten", arguments},
-		{"EnvironmentAndFolder", environment},
-		{"StdinReachesTheCommand", stdin},
-		{"OutputStreamsStayApart", streams},
-		{"OutputIsCutToTheLastMebibyte", cut},
-		{"ExitCodeAndSignal", codes},
-		{"AProgramThatIsMissingIsAResult", absent},
-		{"ANonsensicalCommandIsRefused", nonsense},
-		{"TimeoutEndsTheCommand", timeouts},
-		{"TimeoutIsEnforcedOnTheHostToo", timeoutThere},
-		{"CancelEndsGrandchildren", grandchildren},
-		{"CancelEndsWhatIgnoresSIGTERM", stubborn},
-		{"CancelWorksWithAllSessionsBusy", busy},
-		{"FailingInputEndsTheCommand", badInput},
-		{"ManySessionsQueue", many},
-		{"ProcessStreamsBothWays", duplex},
-		{"StopEndsAProcess", stop},
-		{"StopEndsAProcessThatIgnoresItsInput", stopDeaf},
-		{"UploadIsAtomicAndExact", upload},
-		{"InterruptedUploadLeavesTheOldFile", interrupted},
-		{"FiveMebibytesKeepTheirDigest", transfer},
-		{"DownloadOfNothing", downloadMissing},
-		{"FreshIsAnotherConnection", fresh},
-		{"ClosedMeansLost", closed},
+	for name, test := range map[string]func(subject){
+		"ArgumentsArriveAsWritten":            subject.arguments,
+		"EnvironmentAndFolder":                subject.environment,
+		"StdinReachesTheCommand":              subject.stdin,
+		"OutputStreamsStayApart":              subject.streams,
+		"OutputIsCutToTheLastMebibyte":        subject.cut,
+		"ExitCodeAndSignal":                   subject.codes,
+		"AProgramThatIsMissingIsAResult":      subject.absent,
+		"ANonsensicalCommandIsRefused":        subject.nonsense,
+		"TimeoutEndsTheCommand":               subject.timeouts,
+		"TimeoutIsEnforcedOnTheHostToo":       subject.timeoutThere,
+		"CancelEndsGrandchildren":             func(s subject) { s.cancelled(family, 4) },
+		"CancelEndsWhatIgnoresSIGTERM":        func(s subject) { s.cancelled(stubborn, 1) },
+		"CancelWorksWithAllSessionsBusy":      subject.busy,
+		"FailingInputEndsTheCommand":          subject.badInput,
+		"ManySessionsQueue":                   subject.many,
+		"ProcessStreamsBothWays":              subject.duplex,
+		"StopEndsAProcess":                    subject.stop,
+		"StopEndsAProcessThatIgnoresItsInput": subject.stopDeaf,
+		"UploadIsAtomicAndExact":              subject.upload,
+		"InterruptedUploadLeavesTheOldFile":   subject.interrupted,
+		"FreshIsAnotherConnection":            subject.fresh,
+		"ClosedMeansLost":                     subject.closed,
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := make()
 			defer h.Close()
-			c.test(t, h)
+			test(subject{t, h})
 		})
 	}
 }
 
+// subject is the host in question.
+type subject struct {
+	*testing.T
+	host.Host
+}
+
 // within is a context that fails the test instead of hanging it.
-func within(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
+func (s subject) within(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(s.Context(), d)
+	s.Cleanup(cancel)
 	return ctx
 }
 
-func run(t *testing.T, h host.Host, cmd host.Command) host.Result {
-	t.Helper()
-	res, err := h.Run(within(t, 30*time.Second), cmd)
+func (s subject) run(cmd host.Command) host.Result {
+	s.Helper()
+	res, err := s.Host.Run(s.within(time.Minute), cmd)
 	if err != nil {
-		t.Fatalf("%q: %v", cmd.Args, err)
+		s.Fatalf("%q: %v", cmd.Args, err)
 	}
 	return res
+}
+
+func (s subject) start(args ...string) host.Process {
+	s.Helper()
+	p, err := s.Start(s.within(time.Minute), host.Command{Args: args})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return p
 }
 
 func sh(script string, args ...string) []string {
@@ -85,123 +95,113 @@ var nasty = []string{
 	"\xff\xfe", "größe €", "K=V", "%s", "^x", "=ls", "(x)", "[x]", "if", "a\r\nb",
 }
 
-func arguments(t *testing.T, h host.Host) {
-	args := append([]string{"printf", `%s\0`}, nasty...)
-	got := run(t, h, host.Command{Args: args}).Stdout
+func (s subject) arguments() {
+	got := s.run(host.Command{Args: append([]string{"printf", `%s\0`}, nasty...)}).Stdout
 	if want := strings.Join(nasty, "\x00") + "\x00"; string(got) != want {
-		t.Errorf("got  %q\nwant %q", got, want)
+		s.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
-func environment(t *testing.T, h host.Host) {
-	dir := filepath.Join(t.TempDir(), "odd 'name' $HOME")
-	run(t, h, host.Command{Args: []string{"mkdir", dir}})
+func (s subject) environment() {
+	dir := filepath.Join(s.TempDir(), "odd 'name' $HOME")
+	s.run(host.Command{Args: []string{"mkdir", dir}})
 	for _, v := range nasty {
-		res := run(t, h, host.Command{Args: sh(`printf '%s|%s' "$ODD" "$PWD"`), Env: []string{"ODD=" + v}, Dir: dir})
+		res := s.run(host.Command{Args: sh(`printf '%s|%s' "$ODD" "$PWD"`), Env: []string{"ODD=" + v}, Dir: dir})
 		if got, want := string(res.Stdout), v+"|"+dir; got != want {
-			t.Errorf("got %q, want %q", got, want)
+			s.Errorf("got %q, want %q", got, want)
 		}
 	}
-	res := run(t, h, host.Command{Args: []string{"true"}, Dir: "/not/there"})
-	if res.Code != 126 {
-		t.Errorf("a folder that is missing: %+v, want code 126", res)
+	if res := s.run(host.Command{Args: []string{"true"}, Dir: "/not/there"}); res.Code != 126 {
+		s.Errorf("a folder that is missing: %+v, want code 126", res)
 	}
 }
 
-func stdin(t *testing.T, h host.Host) {
-	res := run(t, h, host.Command{Args: []string{"cat"}, Stdin: strings.NewReader("in\nput")})
-	if string(res.Stdout) != "in\nput" {
-		t.Errorf("got %q", res.Stdout)
+func (s subject) stdin() {
+	for _, text := range []string{"in\nput", ""} {
+		if res := s.run(host.Command{Args: []string{"cat"}, Stdin: strings.NewReader(text)}); string(res.Stdout) != text {
+			s.Errorf("%q became %q", text, res.Stdout)
+		}
 	}
-	if res := run(t, h, host.Command{Args: []string{"cat"}}); len(res.Stdout) != 0 {
-		t.Errorf("no input became %q", res.Stdout)
-	}
-	run(t, h, host.Command{Args: []string{"true"}, Stdin: bytes.NewReader(make([]byte, 4<<20))}) // left unread
+	s.run(host.Command{Args: []string{"true"}, Stdin: bytes.NewReader(make([]byte, 4<<20))}) // left unread
 }
 
-func streams(t *testing.T, h host.Host) {
+func (s subject) streams() {
 	script := host.Command{Args: sh("echo out; echo err >&2")}
-	res := run(t, h, script)
-	if string(res.Stdout) != "out\n" || string(res.Stderr) != "err\n" {
-		t.Errorf("collected %q and %q", res.Stdout, res.Stderr)
+	if res := s.run(script); string(res.Stdout) != "out\n" || string(res.Stderr) != "err\n" {
+		s.Errorf("collected %q and %q", res.Stdout, res.Stderr)
 	}
 	var out, err bytes.Buffer
 	script.Stdout, script.Stderr = &out, &err
-	res = run(t, h, script)
-	if out.String() != "out\n" || err.String() != "err\n" || res.Stdout != nil || res.Stderr != nil {
-		t.Errorf("streamed %q and %q, kept %q and %q", &out, &err, res.Stdout, res.Stderr)
+	if res := s.run(script); out.String() != "out\n" || err.String() != "err\n" || res.Stdout != nil || res.Stderr != nil {
+		s.Errorf("streamed %q and %q, kept %q and %q", &out, &err, res.Stdout, res.Stderr)
 	}
 }
 
-func cut(t *testing.T, h host.Host) {
-	res := run(t, h, host.Command{Args: sh("head -c 3000000 /dev/zero; echo end")})
+func (s subject) cut() {
+	res := s.run(host.Command{Args: sh("head -c 3000000 /dev/zero; echo end")})
 	if len(res.Stdout) != 1<<20 || !bytes.HasSuffix(res.Stdout, []byte("\x00end\n")) {
-		t.Errorf("kept %d bytes", len(res.Stdout))
+		s.Errorf("kept %d bytes", len(res.Stdout))
 	}
 }
 
-func codes(t *testing.T, h host.Host) {
-	for code := range map[int]bool{0: true, 1: true, 7: true, 255: true} {
-		res := run(t, h, host.Command{Args: sh("exit $1", fmt.Sprint(code))})
-		if res.Code != code || res.Signal != "" {
-			t.Errorf("exit %d: %+v", code, res)
-		}
-	}
-	for name, code := range map[string]int{"TERM": 143, "KILL": 137} {
+func (s subject) codes() {
+	for script, want := range map[string]host.Result{
+		"exit 0": {}, "exit 7": {Code: 7}, "exit 255": {Code: 255},
+		"kill -TERM $$": {Code: 143, Signal: "TERM"}, "kill -KILL $$": {Code: 137, Signal: "KILL"},
+	} {
 		for _, limit := range []time.Duration{0, time.Minute} {
-			res := run(t, h, host.Command{Args: sh("kill -$1 $$", name), Timeout: limit})
-			if res.Code != code || res.Signal != name {
-				t.Errorf("kill -%s with timeout %s: %+v", name, limit, res)
+			if res := s.run(host.Command{Args: sh(script), Timeout: limit}); res.Code != want.Code || res.Signal != want.Signal {
+				s.Errorf("%s with timeout %s: %+v", script, limit, res)
 			}
 		}
 	}
 }
 
-func absent(t *testing.T, h host.Host) {
-	if res := run(t, h, host.Command{Args: []string{"no-such-program"}}); res.Code == 0 || len(res.Stderr) == 0 {
-		t.Errorf("got %+v, want a code (127, or 1 from sudo) and a reason", res)
+func (s subject) absent() {
+	if res := s.run(host.Command{Args: []string{"no-such-program"}}); res.Code == 0 || len(res.Stderr) == 0 {
+		s.Errorf("got %+v, want a code (127, or 1 from sudo) and a reason", res)
 	}
 }
 
-func nonsense(t *testing.T, h host.Host) {
+func (s subject) nonsense() {
 	for _, c := range []host.Command{
 		{}, {Args: []string{""}}, {Args: []string{"x", "a\x00b"}},
 		{Args: []string{"true"}, Env: []string{"a b=c"}}, {Args: []string{"true"}, Env: []string{"novalue"}},
 	} {
-		if _, err := h.Run(within(t, 10*time.Second), c); err == nil {
-			t.Errorf("%+v was run", c)
+		if _, err := s.Host.Run(s.within(10*time.Second), c); err == nil {
+			s.Errorf("%+v was run", c)
 		}
 	}
 }
 
-func fresh(t *testing.T, h host.Host) {
-	other, err := h.Fresh(within(t, 20*time.Second))
+func (s subject) fresh() {
+	other, err := s.Fresh(s.within(20 * time.Second))
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	h.Close()
+	s.Close()
 	defer other.Close()
-	run(t, other, host.Command{Args: []string{"true"}})
-	u1, r1 := h.Login()
-	if u2, r2 := other.Login(); u1 != u2 || r1 != r2 || u1 == "" || h.Name() != other.Name() {
-		t.Errorf("the fresh one is %s/%t at %s", u2, r2, other.Name())
+	subject{s.T, other}.run(host.Command{Args: []string{"true"}})
+	u1, r1 := s.Login()
+	if u2, r2 := other.Login(); u1 != u2 || r1 != r2 || u1 == "" || s.Host.Name() != other.Name() {
+		s.Errorf("the fresh one is %s/%t at %s", u2, r2, other.Name())
 	}
 }
 
-func closed(t *testing.T, h host.Host) {
+func (s subject) closed() {
 	select {
-	case <-h.Lost():
-		t.Fatal("lost from the start")
+	case <-s.Lost():
+		s.Fatal("lost from the start")
 	default:
 	}
-	h.Close()
+	s.Close()
 	select {
-	case <-h.Lost():
+	case <-s.Lost():
 	case <-time.After(10 * time.Second):
-		t.Fatal("closed, and not lost")
+		s.Fatal("closed, and not lost")
 	}
-	_, err := h.Run(within(t, 10*time.Second), host.Command{Args: []string{"true"}})
-	wantKind(t, err, host.Lost)
+	_, err := s.Host.Run(s.within(10*time.Second), host.Command{Args: []string{"true"}})
+	wantKind(s.T, err, host.Lost)
 }
 
 func wantKind(t *testing.T, err error, kind host.Kind) {
@@ -212,38 +212,208 @@ func wantKind(t *testing.T, err error, kind host.Kind) {
 	}
 }
 
-func many(t *testing.T, h host.Host) {
+func (s subject) many() {
 	var all sync.WaitGroup
 	for i := range 40 {
 		all.Go(func() {
-			res, err := h.Run(within(t, 60*time.Second), host.Command{Args: sh("sleep 0.1; echo $1", fmt.Sprint(i))})
+			res, err := s.Host.Run(s.within(time.Minute), host.Command{Args: sh("sleep 0.1; echo $1", fmt.Sprint(i))})
 			if err != nil || strings.TrimSpace(string(res.Stdout)) != fmt.Sprint(i) {
-				t.Errorf("%d: %q, %v", i, res.Stdout, err)
+				s.Errorf("%d: %q, %v", i, res.Stdout, err)
 			}
 		})
 	}
 	all.Wait()
 }
 
-func transfer(t *testing.T, h host.Host) {
-	content := make([]byte, 5<<20)
-	rand.Read(content)
-	path := filepath.Join(t.TempDir(), "big")
-	if err := h.Upload(within(t, time.Minute), bytes.NewReader(content), path, 0o600); err != nil {
-		t.Fatal(err)
+// carrying counts the processes that carry a word among their arguments. The
+// word comes by standard input, so that the search does not find itself.
+func (s subject) carrying(word string) int {
+	s.Helper()
+	res := s.run(host.Command{Args: sh(`grep -lsF -f - /proc/[0-9]*/cmdline | wc -l`), Stdin: strings.NewReader(word)})
+	n, err := strconv.Atoi(strings.TrimSpace(string(res.Stdout)))
+	if err != nil {
+		s.Fatal(err)
 	}
-	sum := sha256.New()
-	if err := h.Download(within(t, time.Minute), path, sum); err != nil {
-		t.Fatal(err)
-	}
-	if want := sha256.Sum256(content); !bytes.Equal(sum.Sum(nil), want[:]) {
-		t.Error("what came back differs")
+	return n
+}
+
+// await waits until at least so many carry the word; 0: none.
+func (s subject) await(word string, want int) {
+	s.Helper()
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		n := s.carrying(word)
+		if n == want || want > 0 && n > want {
+			return
+		}
+		if time.Now().After(until) {
+			s.Fatalf("%d processes carry %s", n, word)
+		}
 	}
 }
 
-func downloadMissing(t *testing.T, h host.Host) {
-	err := h.Download(within(t, 10*time.Second), "/not/there", io.Discard)
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v", err)
+func (s subject) left(word string) {
+	s.Helper()
+	if n := s.carrying(word); n != 0 {
+		s.Errorf("%d processes are left", n)
 	}
+}
+
+// family starts a child, a child in a session of its own, and an orphan in one
+// with an empty environment but a parent that lives.
+const family = `
+sh -c 'sleep 300; :' "$1" &
+setsid sh -c 'sleep 300; :' "$1" &
+env -i setsid sh -c 'sleep 300; :' "$1" &
+(setsid sh -c 'sleep 300; :' "$1" &)
+wait`
+
+const stubborn = `sh -c 'trap "" TERM HUP; while :; do sleep 1; done' "$1" & trap "" TERM HUP; wait`
+
+func (s subject) timeouts() {
+	word, began := rand.Text(), time.Now()
+	res, err := s.Host.Run(s.within(30*time.Second), host.Command{Args: sh("echo early; "+family, word), Timeout: time.Second})
+	if !errors.Is(err, context.DeadlineExceeded) || string(res.Stdout) != "early\n" || time.Since(began) > 8*time.Second {
+		s.Errorf("after %s: %q, %v", time.Since(began), res.Stdout, err)
+	}
+	s.await(word, 0)
+}
+
+// timeoutThere reads the limit off the host's process list.
+func (s subject) timeoutThere() {
+	res := s.run(host.Command{Timeout: 9 * time.Second, Args: sh(`tr '\0' ' ' < /proc/$$/cmdline; echo; tr '\0' ' ' < /proc/$PPID/cmdline`)})
+	if !strings.Contains(string(res.Stdout), "timeout -k 5") {
+		s.Errorf("no timeout above the command:\n%s", res.Stdout)
+	}
+}
+
+func (s subject) cancelled(script string, atLeast int) {
+	word := rand.Text()
+	ctx, cancel := context.WithCancel(s.within(30 * time.Second))
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Host.Run(ctx, host.Command{Args: sh(script, word)})
+		ended <- err
+	}()
+	s.await(word, atLeast)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		s.Errorf("error is %v", err)
+	}
+	s.left(word)
+}
+
+func (s subject) busy() {
+	ctx, cancel := context.WithCancel(s.within(time.Minute))
+	word := rand.Text()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() { s.Host.Run(ctx, host.Command{Args: sh("sleep 300; :", word)}) })
+	}
+	time.Sleep(500 * time.Millisecond)
+	cancel()
+	all.Wait()
+	s.await(word, 0)
+}
+
+// broken is a reader that fails after some bytes.
+var errBroken = errors.New("the disk is on fire")
+
+func broken(after int64) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		io.Copy(w, io.LimitReader(rand.Reader, after))
+		w.CloseWithError(errBroken)
+	}()
+	return r
+}
+
+func (s subject) badInput() {
+	_, err := s.Host.Run(s.within(30*time.Second), host.Command{Args: []string{"cat"}, Stdin: broken(10)})
+	if !errors.Is(err, errBroken) {
+		s.Errorf("error is %v", err)
+	}
+}
+
+func (s subject) duplex() {
+	p := s.start(sh("echo warn >&2; cat; exit 3")...)
+	buf := make([]byte, 5)
+	for _, word := range []string{"one..", "two.."} { // each answer before the next question
+		io.WriteString(p, word)
+		if _, err := io.ReadFull(p, buf); err != nil || string(buf) != word {
+			s.Fatalf("got %q, %v", buf, err)
+		}
+	}
+	p.CloseWrite()
+	rest, _ := io.ReadAll(p)
+	if res, err := p.Wait(); err != nil || res.Code != 3 || string(res.Stderr) != "warn\n" || len(rest) != 0 {
+		s.Errorf("ended as %+v, %v, with %q left", res, err, rest)
+	}
+}
+
+func (s subject) stop() {
+	p, began := s.start("cat"), time.Now()
+	if err := p.Stop(s.within(20 * time.Second)); err != nil {
+		s.Error(err)
+	}
+	if res, err := p.Wait(); err != nil || res.Code != 0 || time.Since(began) > 1900*time.Millisecond {
+		s.Errorf("end of input ended it as %+v, %v after %s", res, err, time.Since(began))
+	}
+}
+
+func (s subject) stopDeaf() {
+	word := rand.Text()
+	p := s.start(sh(family, word)...)
+	s.await(word, 4)
+	if err := p.Stop(s.within(20 * time.Second)); err != nil {
+		s.Error(err)
+	}
+	s.left(word)
+}
+
+func (s subject) upload() {
+	dir := s.TempDir()
+	names := []string{"plain", "two words", "-rf", "$HOME", "it's", "new\nline", `back\slash`, "*"}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		for _, content := range []string{"", "first", strings.Repeat("longer ", 1<<18)} {
+			if err := s.Upload(s.within(30*time.Second), strings.NewReader(content), path, 0o640); err != nil {
+				s.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			info, _ := os.Stat(path)
+			if err != nil || string(got) != content || info.Mode().Perm() != 0o640 {
+				s.Errorf("%q has %d bytes with mode %v, %v", name, len(got), info.Mode(), err)
+			}
+		}
+	}
+	s.alone(dir, len(names))
+}
+
+// alone checks that nothing but so many files is in dir.
+func (s subject) alone(dir string, n int) {
+	s.Helper()
+	if entries, _ := os.ReadDir(dir); len(entries) != n {
+		s.Errorf("%d files in the folder, want %d: %v", len(entries), n, entries)
+	}
+}
+
+func (s subject) interrupted() {
+	dir := s.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := s.Upload(s.within(30*time.Second), strings.NewReader("old"), path, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	if err := s.Upload(s.within(30*time.Second), broken(1<<20), path, 0o600); !errors.Is(err, errBroken) {
+		s.Errorf("a reader that fails: %v", err)
+	}
+	silent, write := io.Pipe() // a reader that says something, then nothing
+	defer write.Close()
+	go write.Write([]byte("new"))
+	if err := s.Upload(s.within(time.Second), silent, path, 0o600); !errors.Is(err, context.DeadlineExceeded) {
+		s.Errorf("a reader that stalls: %v", err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "old" {
+		s.Errorf("the file is now %q", got)
+	}
+	s.alone(dir, 1)
 }

@@ -5,8 +5,7 @@
 //	web1 := hosttest.New(t, "web1")
 //	web1.OnArgs("systemctl", "is-active", "nginx").Out("active\n").Once()
 //	web1.On(hosttest.Prefix("btrfs")).Reply(1, "", "no space left")
-//	web1.On(hosttest.Glob("systemctl restart *")).Lose()
 //
 // A command that no rule matches fails the test, and so does a rule with Once
-// or Times that was not used up. Calls and Lines tell what was asked for.
+// that was not used up. Calls and Lines tell what was asked for.
 package hosttest

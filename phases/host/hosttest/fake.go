@@ -30,37 +30,29 @@ type world struct {
 	mu    sync.Mutex
 	rules []*Rule
 	calls []host.Command
-	files map[string]File
 	dials int
 	down  error // what Fresh returns; nil: it connects
 	user  string
-}
-
-// File is a file on a Fake.
-type File struct {
-	Content []byte
-	Mode    fs.FileMode
 }
 
 var _ host.Host = (*Fake)(nil)
 
 // New makes a host that knows no commands, logged in as root.
 func New(t testing.TB, name string) *Fake {
-	w := &world{t: t, name: name, files: map[string]File{}, user: "root"}
+	w := &world{t: t, name: name, user: "root"}
 	t.Cleanup(w.finished)
 	return w.connect()
 }
 
 func (w *world) connect() *Fake {
-	f := &Fake{world: w, lost: make(chan struct{})}
 	w.dials++
-	return f
+	return &Fake{world: w, lost: make(chan struct{})}
 }
 
 // LogInAs changes the login user.
 func (w *world) LogInAs(user string) { w.user = user }
 
-// Calls is every command so far, in order, with its input as a string reader.
+// Calls is every command so far, in order.
 func (w *world) Calls() []host.Command {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,21 +77,6 @@ func (w *world) Dials() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.dials
-}
-
-// File is what was uploaded or put there.
-func (w *world) File(path string) (File, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f, ok := w.files[path]
-	return f, ok
-}
-
-// Put places a file on the host.
-func (w *world) Put(path, content string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.files[path] = File{Content: []byte(content), Mode: 0o644}
 }
 
 // Unreachable makes Fresh fail; nil makes it connect again.
@@ -130,40 +107,107 @@ func (f *Fake) Fresh(ctx context.Context) (host.Host, error) {
 func (f *Fake) check(ctx context.Context) error {
 	select {
 	case <-f.lost:
-		return f.error(host.Lost, errors.New("the connection is gone"))
+		return &host.Error{Kind: host.Lost, Host: f.name, Err: errors.New("the connection is gone")}
 	default:
 		return ctx.Err()
 	}
 }
 
-func (f *Fake) error(kind host.Kind, err error) error {
-	return &host.Error{Kind: kind, Host: f.name, Err: err}
-}
-
-// Upload records the file, whole or not at all.
-func (f *Fake) Upload(ctx context.Context, from io.Reader, path string, mode fs.FileMode) error {
+// Upload takes any file.
+func (f *Fake) Upload(ctx context.Context, from io.Reader, path string, _ fs.FileMode) error {
 	if err := f.check(ctx); err != nil {
 		return err
 	}
-	content, err := io.ReadAll(from)
-	if err != nil {
+	if _, err := io.Copy(io.Discard, from); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.files[path] = File{Content: content, Mode: mode}
 	return nil
 }
 
-// Download gives what was put or uploaded.
-func (f *Fake) Download(ctx context.Context, path string, w io.Writer) error {
+// Run answers by the first rule that matches.
+func (f *Fake) Run(ctx context.Context, cmd host.Command) (host.Result, error) {
+	in, out := cmd.Stdin, cmd.Stdout
+	if in == nil {
+		in = strings.NewReader("")
+	}
+	var kept bytes.Buffer
+	if out == nil {
+		out = &kept
+	}
+	res, err := f.run(ctx, cmd, in, out)
+	if cmd.Stdout == nil && res.Stdout == nil {
+		res.Stdout = kept.Bytes()
+	}
+	return res, err
+}
+
+func (f *Fake) run(ctx context.Context, cmd host.Command, in io.Reader, out io.Writer) (res host.Result, err error) {
 	if err := f.check(ctx); err != nil {
-		return err
+		return host.Result{Code: -1}, err
 	}
-	file, ok := f.File(path)
-	if !ok {
-		return fmt.Errorf("cannot read %s on %s: %w", path, f.name, fs.ErrNotExist)
+	answer, err := f.pick(cmd)
+	if err != nil {
+		return host.Result{Code: -1}, err
 	}
-	_, err := io.Copy(w, bytes.NewReader(file.Content))
-	return err
+	res = answer(cmd, in, out)
+	if err := f.check(context.Background()); err != nil {
+		return host.Result{Code: -1}, err
+	}
+	return res, nil
+}
+
+// Start answers by a rule too, with both streams open while it works.
+func (f *Fake) Start(ctx context.Context, cmd host.Command) (host.Process, error) {
+	if err := f.check(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &process{cancel: cancel, done: make(chan struct{})}
+	var in *io.PipeReader
+	var out *io.PipeWriter
+	in, p.in = io.Pipe()
+	p.out, out = io.Pipe()
+	go func() {
+		defer close(p.done)
+		p.res, p.err = f.run(context.Background(), cmd, in, out)
+	}()
+	go func() { // a lost connection ends both streams
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+		case <-f.lost:
+		}
+		in.CloseWithError(io.ErrClosedPipe)
+		out.Close()
+	}()
+	return p, nil
+}
+
+type process struct {
+	in     *io.PipeWriter
+	out    *io.PipeReader
+	cancel context.CancelFunc
+	done   chan struct{}
+	res    host.Result
+	err    error
+}
+
+func (p *process) Read(b []byte) (int, error)  { return p.out.Read(b) }
+func (p *process) Write(b []byte) (int, error) { return p.in.Write(b) }
+func (p *process) CloseWrite() error           { return p.in.Close() }
+
+func (p *process) Wait() (host.Result, error) {
+	<-p.done
+	return p.res, p.err
+}
+
+func (p *process) Stop(ctx context.Context) error {
+	p.in.Close()
+	p.cancel()
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -19,7 +19,7 @@ func BenchmarkExec(b *testing.B) {
 	})
 	b.Run("crypto", func(b *testing.B) {
 		for b.Loop() {
-			sess, err := h.Client().NewSession()
+			sess, err := h.link.NewSession()
 			if err != nil {
 				b.Fatal(err)
 			}

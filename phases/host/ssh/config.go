@@ -26,25 +26,9 @@ type Config struct {
 	ConfigFile string // instead of ~/.ssh/config, as ssh -F
 	KnownHosts string // instead of the user's known_hosts files
 
-	// Passphrase opens an encrypted key; nil: such keys need the agent.
-	Passphrase func(keyFile string) (string, error)
-
-	Handshake time.Duration // for one connection to be made; default 10 s
-	KeepAlive time.Duration // between two questions whether the host is there; default 5 s
-}
-
-func (c Config) handshake() time.Duration {
-	if c.Handshake > 0 {
-		return c.Handshake
-	}
-	return 10 * time.Second
-}
-
-func (c Config) keepAlive() time.Duration {
-	if c.KeepAlive > 0 {
-		return c.KeepAlive
-	}
-	return 5 * time.Second
+	// Other than the defaults in tests only.
+	handshake time.Duration // for one connection to be made; default 10 s
+	keepAlive time.Duration // between two questions whether the host is there; default 5 s
 }
 
 // target is one hop as ssh would reach it.

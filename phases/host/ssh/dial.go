@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 
 	"github.com/melbahja/goph"
 	"golang.org/x/crypto/ssh"
-
-	"github.com/hbohlen/deployer/phases/host"
 )
 
 // maxHops ends configurations whose jump hosts lead back to themselves.
@@ -31,19 +30,18 @@ func (l *link) Close() error {
 	return err
 }
 
-// connect makes one attempt at one host: sshd punishes repeated failures.
-func connect(ctx context.Context, c Config, depth int) (*link, error) {
+// connect makes one attempt at one host: sshd punishes repeated failures. The
+// way there is via, which is closed if it fails, or what ssh_config says.
+func connect(ctx context.Context, c Config, via *link, depth int) (*link, error) {
 	t, err := resolve(ctx, c)
 	if err != nil {
+		via.Close()
 		return nil, failure(ctx, c, nil, err)
 	}
-	if t.proxyCommand != "" && t.proxyCommand != "none" {
-		return nil, &host.Error{Kind: host.Unknown, Host: c.Name, Addr: t.addr(), Err: errors.New("ssh_config gives it a ProxyCommand, which is not supported"),
-			Hint: []string{"use  ProxyJump HOST  in ssh_config"}}
-	}
-	via, err := through(ctx, c, t.jumps, depth)
-	if err != nil {
-		return nil, err
+	if via == nil {
+		if via, err = through(ctx, c, t, depth); err != nil {
+			return nil, err
+		}
 	}
 	l, err := t.login(ctx, c, via)
 	if err != nil {
@@ -54,37 +52,26 @@ func connect(ctx context.Context, c Config, depth int) (*link, error) {
 }
 
 // through connects to the last jump host, by way of those before it.
-func through(ctx context.Context, c Config, jumps []string, depth int) (*link, error) {
-	if len(jumps) == 0 || jumps[0] == "none" {
+func through(ctx context.Context, c Config, t *target, depth int) (via *link, err error) {
+	switch {
+	case t.proxyCommand != "" && t.proxyCommand != "none":
+		return nil, failure(ctx, c, t, errors.New("ssh_config gives it a ProxyCommand, which is not supported"), "use  ProxyJump HOST  in ssh_config")
+	case len(t.jumps) == 0 || t.jumps[0] == "none":
 		return nil, nil
-	}
-	if depth >= maxHops {
+	case depth >= maxHops:
 		return nil, failure(ctx, c, nil, fmt.Errorf("more than %d jump hosts", maxHops))
 	}
-	if len(jumps) == 1 {
-		return connect(ctx, hop(c, jumps[0]), depth+1)
+	for _, spec := range t.jumps {
+		if via, err = connect(ctx, hop(c, spec), via, depth+1); err != nil {
+			return nil, err
+		}
 	}
-	before, err := through(ctx, c, jumps[:len(jumps)-1], depth+1)
-	if err != nil {
-		return nil, err
-	}
-	last := hop(c, jumps[len(jumps)-1])
-	t, err := resolve(ctx, last)
-	if err != nil {
-		before.Close()
-		return nil, failure(ctx, last, nil, err)
-	}
-	l, err := t.login(ctx, last, before)
-	if err != nil {
-		before.Close()
-		return nil, err
-	}
-	return l, nil
+	return via, nil
 }
 
 // login dials t and authenticates, all within the handshake's time.
 func (t *target) login(parent context.Context, c Config, via *link) (*link, error) {
-	ctx, cancel := context.WithTimeout(parent, c.handshake())
+	ctx, cancel := context.WithTimeout(parent, cmp.Or(c.handshake, 10*time.Second))
 	defer cancel()
 	keys, err := newHostKeys(t, c.AcceptNew)
 	if err != nil {
@@ -92,7 +79,11 @@ func (t *target) login(parent context.Context, c Config, via *link) (*link, erro
 	}
 	ring := gather(t, c)
 	defer ring.close()
-	conn, err := t.dial(ctx, via)
+	dial := (&net.Dialer{}).DialContext
+	if via != nil {
+		dial = via.DialContext
+	}
+	conn, err := dial(ctx, "tcp", t.addr())
 	if err != nil {
 		return nil, failure(parent, c, t, err)
 	}
@@ -102,13 +93,6 @@ func (t *target) login(parent context.Context, c Config, via *link) (*link, erro
 		return nil, t.refused(parent, c, keys, ring, err)
 	}
 	return &link{Client: client, t: t, via: via}, nil
-}
-
-func (t *target) dial(ctx context.Context, via *link) (net.Conn, error) {
-	if via != nil {
-		return via.DialContext(ctx, "tcp", t.addr())
-	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", t.addr())
 }
 
 // handshake cuts the connection when ctx ends: a server that says nothing would

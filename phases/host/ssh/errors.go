@@ -67,14 +67,13 @@ func (t *target) refused(ctx context.Context, c Config, keys *hostKeys, ring *ke
 }
 
 func (t *target) denied(ring *keyring) (error, []string) {
-	sealed := ring.locked
 	var hints []string
-	for _, file := range sealed {
+	for _, file := range ring.locked {
 		hints = append(hints, "ssh-add "+file+"    # it is encrypted, and no agent holds it")
 	}
 	copyID := fmt.Sprintf("ssh-copy-id -p %s %s@%s", t.port, t.user, t.host)
 	switch n := len(ring.signers); {
-	case n == 0 && len(sealed) > 0:
+	case n == 0 && len(ring.locked) > 0:
 		return fmt.Errorf("the login as %s was not accepted: every key is encrypted", t.user), hints
 	case n == 0:
 		return fmt.Errorf("the login as %s was not accepted: there is no key to try", t.user), append(hints, "ssh-keygen -t ed25519 && "+copyID)

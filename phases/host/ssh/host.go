@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/melbahja/goph"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/hbohlen/deployer/phases/host"
@@ -32,7 +32,7 @@ func Dial(ctx context.Context, c Config) (*Host, error) {
 	if c.Name == "" {
 		c.Name = c.Address
 	}
-	l, err := connect(ctx, c, 0)
+	l, err := connect(ctx, c, nil, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func Dial(ctx context.Context, c Config) (*Host, error) {
 		h.Close()
 		close(h.lost)
 	}()
-	go keepAlive(l.Client.Client, c.keepAlive(), h.lost, h.Close)
+	go keepAlive(l.Client.Client, cmp.Or(c.keepAlive, 5*time.Second), h.lost, h.Close)
 	if err := h.LogIn(ctx); err != nil {
 		h.Close()
 		return nil, err
@@ -148,9 +148,6 @@ func (h *Host) Close() error {
 	h.close.Do(func() { err = h.link.Close() })
 	return err
 }
-
-// Client is the connection itself, for what goph offers beyond commands (sftp).
-func (h *Host) Client() *goph.Client { return h.link.Client }
 
 // NixStoreURL is this host for `nix copy --to`; it needs NixSSHOpts.
 func (h *Host) NixStoreURL() string {

@@ -23,30 +23,24 @@ func (t *target) read(lines string) {
 
 func (t *target) set(key, value string) {
 	switch key {
-	case "hostname":
-		t.host = value
-	case "port":
-		t.port = value
-	case "user":
-		t.user = value
-	case "hostkeyalias":
-		t.keyAlias = value
 	case "identityfile":
 		t.identities = append(t.identities, value)
 	case "certificatefile":
 		t.certificates = append(t.certificates, value)
 	case "identitiesonly":
 		t.identitiesOnly = value == "yes"
-	case "identityagent":
-		t.agent = value
 	case "userknownhostsfile":
 		t.userKnown = strings.Fields(value)
 	case "globalknownhostsfile":
 		t.globalKnown = strings.Fields(value)
 	case "proxyjump":
 		t.jumps = strings.Split(value, ",")
-	case "proxycommand":
-		t.proxyCommand = value
+	}
+	if text := map[string]*string{
+		"hostname": &t.host, "port": &t.port, "user": &t.user, "hostkeyalias": &t.keyAlias,
+		"identityagent": &t.agent, "proxycommand": &t.proxyCommand,
+	}[key]; text != nil {
+		*text = value
 	}
 }
 

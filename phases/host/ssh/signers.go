@@ -19,26 +19,26 @@ type keyring struct {
 	signers []ssh.Signer
 	locked  []string // encrypted key files that neither the agent nor anybody opens
 	agent   io.Closer
-	seen    map[string]bool
 }
 
 // gather collects in the order in which ssh tries: what the user named, the
 // agent's, then the other files. A server gives up after about six.
 func gather(t *target, c Config) *keyring {
-	k := &keyring{seen: map[string]bool{}}
+	k := &keyring{}
 	held := k.dialAgent(t.agent)
-	files, public := k.files(t, c, held)
+	files, public := k.files(t, held)
 	if c.Key != "" {
-		k.addMatching(append(held, files...), publicOf(c.Key))
-	}
-	for _, s := range held {
-		if !t.identitiesOnly || slices.ContainsFunc(public, func(p ssh.PublicKey) bool { return same(p, s.PublicKey()) }) {
-			k.add(s)
+		if named := publicOf(c.Key); named != nil {
+			k.add(append(slices.Clone(held), files...), []ssh.PublicKey{named})
 		}
 	}
-	for _, s := range files {
-		k.add(s)
+	if !t.identitiesOnly {
+		public = nil
+	} else if public == nil {
+		held = nil
 	}
+	k.add(held, public)
+	k.add(files, nil)
 	k.addCertificates(t)
 	return k
 }
@@ -62,16 +62,16 @@ func (k *keyring) dialAgent(socket string) []ssh.Signer {
 
 // files opens the identity files, and returns the public halves of all of them.
 // One that the agent holds too is left closed: it may be encrypted.
-func (k *keyring) files(t *target, c Config, held []ssh.Signer) (signers []ssh.Signer, public []ssh.PublicKey) {
+func (k *keyring) files(t *target, held []ssh.Signer) (signers []ssh.Signer, public []ssh.PublicKey) {
 	for _, file := range t.identities {
 		pub := publicOf(file)
 		if pub != nil {
 			public = append(public, pub)
 		}
-		if pub != nil && slices.ContainsFunc(held, func(s ssh.Signer) bool { return same(s.PublicKey(), pub) }) {
+		if pub != nil && slices.ContainsFunc(held, func(s ssh.Signer) bool { return same(pub)(s.PublicKey()) }) {
 			continue
 		}
-		signer, err := open(file, c)
+		signer, err := goph.GetSigner(file, "")
 		var missing *ssh.PassphraseMissingError
 		if errors.As(err, &missing) {
 			k.locked = append(k.locked, file)
@@ -81,19 +81,6 @@ func (k *keyring) files(t *target, c Config, held []ssh.Signer) (signers []ssh.S
 		}
 	}
 	return signers, public
-}
-
-func open(file string, c Config) (ssh.Signer, error) {
-	signer, err := goph.GetSigner(file, "")
-	var missing *ssh.PassphraseMissingError
-	if c.Passphrase == nil || !errors.As(err, &missing) {
-		return signer, err
-	}
-	phrase, err := c.Passphrase(file)
-	if err != nil {
-		return nil, err
-	}
-	return goph.GetSigner(file, phrase)
 }
 
 // publicOf is an identity file's public half: from beside it, or from itself.
@@ -117,7 +104,11 @@ func publicOf(file string) ssh.PublicKey {
 // addCertificates puts what certificates allow before the bare keys.
 func (k *keyring) addCertificates(t *target) {
 	var certified []ssh.Signer
-	for _, file := range append(suffixed(t.identities), t.certificates...) {
+	files := slices.Clone(t.certificates)
+	for _, f := range t.identities {
+		files = append(files, f+"-cert.pub")
+	}
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
@@ -137,31 +128,19 @@ func (k *keyring) addCertificates(t *target) {
 	k.signers = append(certified, k.signers...)
 }
 
-func suffixed(files []string) []string {
-	var out []string
-	for _, f := range files {
-		out = append(out, f+"-cert.pub")
-	}
-	return out
-}
-
-func (k *keyring) addMatching(from []ssh.Signer, pub ssh.PublicKey) {
+// add takes each key once, and if only is given no others.
+func (k *keyring) add(from []ssh.Signer, only []ssh.PublicKey) {
 	for _, s := range from {
-		if pub != nil && same(s.PublicKey(), pub) {
-			k.add(s)
+		has := slices.ContainsFunc(k.signers, func(o ssh.Signer) bool { return same(s.PublicKey())(o.PublicKey()) })
+		if !has && (only == nil || slices.ContainsFunc(only, same(s.PublicKey()))) {
+			k.signers = append(k.signers, s)
 		}
 	}
 }
 
-func (k *keyring) add(s ssh.Signer) {
-	id := string(s.PublicKey().Marshal())
-	if !k.seen[id] {
-		k.seen[id] = true
-		k.signers = append(k.signers, s)
-	}
+func same(a ssh.PublicKey) func(ssh.PublicKey) bool {
+	return func(b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
 }
-
-func same(a, b ssh.PublicKey) bool { return bytes.Equal(a.Marshal(), b.Marshal()) }
 
 func (k *keyring) close() {
 	if k.agent != nil {

@@ -113,7 +113,7 @@ func TestHandshakeHasADeadline(t *testing.T) {
 	s := newSite(t)
 	s.know(22)
 	c := s.config(listen(t, func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }))
-	c.Handshake = 500 * time.Millisecond
+	c.handshake = 500 * time.Millisecond
 	began := time.Now()
 	s.refused(c, host.Timeout, "")
 	if d := time.Since(began); d > 3*time.Second {
@@ -282,9 +282,9 @@ func TestSilentPeerIsLost(t *testing.T) {
 	front := listen(t, func(c net.Conn) { pipe(c, port, frozen) })
 	s.know(front, s.ed)
 	c := s.config(front)
-	c.KeepAlive = 200 * time.Millisecond
+	c.keepAlive = 200 * time.Millisecond
 	h := s.dial(c)
-	time.Sleep(5 * c.KeepAlive) // it holds while the peer answers
+	time.Sleep(5 * c.keepAlive) // it holds while the peer answers
 	run(t, h, "true")
 	time.AfterFunc(100*time.Millisecond, func() { close(frozen) })
 	began := time.Now()
@@ -388,9 +388,6 @@ func TestEncryptedKeyNeedsTheAgent(t *testing.T) {
 	s.authorize("id")
 	s.refused(c, host.Denied, "ssh-add "+s.login)
 	t.Run("Agent", func(t *testing.T) { s.agent(); s.dial(c) })
-	c.Passphrase = func(string) (string, error) { return "secret", nil }
-	t.Setenv("SSH_AUTH_SOCK", "")
-	s.dial(c)
 }
 
 // agent starts an ssh-agent that holds the login key.

@@ -56,10 +56,6 @@ func (p privileged) Upload(ctx context.Context, r io.Reader, path string, mode f
 	return p.files.Upload(ctx, r, path, mode)
 }
 
-func (p privileged) Download(ctx context.Context, path string, w io.Writer) error {
-	return p.files.Download(ctx, path, w)
-}
-
 func TestPrivilegedConformance(t *testing.T) {
 	s, _ := dana(t)
 	c := s.upAs("dana")

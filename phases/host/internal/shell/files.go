@@ -18,43 +18,22 @@ import (
 //go:embed put.sh
 var putScript string
 
-// missing is the exit code by which a download tells that there is no file.
-const missing = 66
-
 // Upload streams a file to the host; see put.sh for what happens there.
 func (m *Machine) Upload(ctx context.Context, from io.Reader, path string, mode fs.FileMode) error {
+	if strings.HasPrefix(path, "-") { // no option
+		path = "./" + path
+	}
 	res, err := m.Run(ctx, host.Command{
-		Args:  []string{"/bin/sh", "-c", putScript, "put", safe(path), fmt.Sprintf("%04o", mode.Perm())},
+		Args:  []string{"/bin/sh", "-c", putScript, "put", path, fmt.Sprintf("%04o", mode.Perm())},
 		Stdin: &summed{from: from, hash: sha256.New()},
 	})
-	return m.judge("write", path, res, err)
-}
-
-// Download streams a file from the host.
-func (m *Machine) Download(ctx context.Context, path string, w io.Writer) error {
-	const get = `[ -e "$1" ] || exit 66; exec cat "$1"`
-	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", get, "get", safe(path)}, Stdout: w})
-	return m.judge("read", path, res, err)
-}
-
-func (m *Machine) judge(verb, path string, res host.Result, err error) error {
-	switch {
-	case err != nil:
-		return fmt.Errorf("cannot %s %s: %w", verb, path, err)
-	case res.Code == missing:
-		return fmt.Errorf("cannot %s %s on %s: %w", verb, path, m.name, fs.ErrNotExist)
-	case res.Code != 0:
-		return fmt.Errorf("cannot %s %s on %s: %s", verb, path, m.name, lastLine(res))
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if res.Code != 0 {
+		return fmt.Errorf("cannot write %s on %s: %s", path, m.name, lastLine(res))
 	}
 	return nil
-}
-
-// safe keeps programs from reading a path as an option.
-func safe(path string) string {
-	if strings.HasPrefix(path, "-") {
-		return "./" + path
-	}
-	return path
 }
 
 func lastLine(res host.Result) string {

@@ -4,51 +4,35 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // input is a command's standard input that may be closed while a write waits
 // for the other side: then the writer closes it on its way out.
 type input struct {
-	to      io.WriteCloser
-	one     sync.Mutex // one write at a time
-	mu      sync.Mutex // guards the two below
-	writing bool
-	closed  bool
+	to     io.WriteCloser
+	one    sync.Mutex // one write at a time
+	closed atomic.Bool
+	shut   sync.Once
 }
 
-func (i *input) Write(b []byte) (int, error) {
+func (i *input) Write(b []byte) (n int, err error) {
 	i.one.Lock()
-	defer i.one.Unlock()
-	if !i.enter() {
-		return 0, os.ErrClosed
+	if err = os.ErrClosed; !i.closed.Load() {
+		n, err = i.to.Write(b)
 	}
-	defer i.leave()
-	return i.to.Write(b)
+	i.one.Unlock()
+	if i.closed.Load() {
+		i.Close()
+	}
+	return n, err
 }
 
-func (i *input) enter() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.writing = !i.closed
-	return i.writing
-}
-
-func (i *input) leave() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.writing = false
-	if i.closed {
-		i.to.Close()
+func (i *input) Close() (err error) {
+	i.closed.Store(true)
+	if i.one.TryLock() { // else the writer sees that it is closed
+		defer i.one.Unlock()
+		i.shut.Do(func() { err = i.to.Close() })
 	}
-}
-
-func (i *input) Close() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.closed || i.writing {
-		i.closed = true
-		return nil
-	}
-	i.closed = true
-	return i.to.Close()
+	return err
 }

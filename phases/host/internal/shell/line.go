@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,7 +59,10 @@ func check(cmd host.Command) error {
 			return fmt.Errorf("environment %q: want NAME=VALUE", kv)
 		}
 	}
-	return errors.Join(sound(cmd.Args...), sound(cmd.Env...), sound(cmd.Dir))
+	if slices.ContainsFunc(slices.Concat(cmd.Args, cmd.Env, []string{cmd.Dir}), func(w string) bool { return strings.ContainsRune(w, 0) }) {
+		return errors.New("a zero byte cannot be passed to a program")
+	}
+	return nil
 }
 
 // program puts the host's own timeout before the command.

@@ -119,7 +119,7 @@ func (m *Machine) begin(ctx context.Context, cmd host.Command, out *tail) (*proc
 	}
 	sess.Stdin = &input{to: sess.Stdin}
 	p := &process{m: m, cmd: cmd, id: id, sess: sess, out: out, err: collect(cmd.Stderr),
-		began: time.Now(), ended: make(chan struct{})}
+		ended: make(chan struct{}), done: make(chan struct{})}
 	p.follow(ctx)
 	return p, nil
 }
@@ -163,14 +163,8 @@ func (m *Machine) kill(id string, privileged bool) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { sess.Close() })
-	defer stop()
-	return ended(sess, id)
-}
-
-// ended waits for the script that ends a command.
-func ended(sess *Session, id string) error {
-	io.WriteString(sess.Stdin, id+"\n")
+	defer context.AfterFunc(ctx, func() { sess.Close() })()
+	_, _ = io.WriteString(sess.Stdin, id+"\n")
 	sess.Stdin.Close()
 	said := &tail{max: 4 << 10}
 	var both sync.WaitGroup

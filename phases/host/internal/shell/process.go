@@ -26,8 +26,8 @@ type process struct {
 	cmd      host.Command
 	id       string
 	sess     *Session
-	out, err *tail // out is nil where the caller reads
-	began    time.Time
+	out, err *tail                   // out is nil where the caller reads
+	end      context.CancelCauseFunc // asks for its end, and says why
 
 	once  sync.Once
 	ended chan struct{} // closed when code, signal and lost hold
@@ -35,16 +35,15 @@ type process struct {
 	sig   string
 	lost  error
 
-	mu    sync.Mutex
-	cause error // why we ended it; nil: it ended by itself
-	kill  error // what went wrong in doing so
-
-	stopping sync.Once
+	done  chan struct{} // closed after ended, when these hold too
+	cause error         // why we ended it; nil: it ended by itself
+	kill  error         // what went wrong in doing so
 }
 
 // follow starts what goes on beside the command: copying its output, waiting
 // for its end, and ending it when the context or its time is over.
 func (p *process) follow(ctx context.Context) {
+	ctx, p.end = context.WithCancelCause(ctx)
 	stop := context.CancelFunc(func() {})
 	if p.cmd.Timeout > 0 {
 		ctx, stop = context.WithTimeoutCause(ctx, p.cmd.Timeout,
@@ -52,11 +51,17 @@ func (p *process) follow(ctx context.Context) {
 	}
 	go p.await()
 	go func() {
+		defer close(p.done)
+		defer p.end(nil)
 		defer stop()
 		select {
 		case <-p.ended:
+			return
 		case <-ctx.Done():
-			p.end(context.Cause(ctx))
+		}
+		if !p.over(0) {
+			p.cause = context.Cause(ctx)
+			p.kill = p.destroy()
 		}
 	}()
 }
@@ -77,7 +82,7 @@ func (p *process) await() {
 func (p *process) drain(to io.Writer, from io.Reader) {
 	src := &source{from: from}
 	if _, err := io.Copy(to, src); err != nil && src.err == nil {
-		go p.end(fmt.Errorf("its output could not be taken: %w", err))
+		p.end(fmt.Errorf("its output could not be taken: %w", err))
 		io.Copy(io.Discard, from)
 	}
 }
@@ -90,6 +95,7 @@ func (p *process) feed(from io.Reader) {
 		io.Copy(p.sess.Stdin, src)
 		if src.err != nil {
 			p.end(fmt.Errorf("its input could not be read: %w", src.err))
+			return
 		}
 	}
 	p.sess.Stdin.Close()
@@ -118,28 +124,19 @@ func (p *process) finish(code int, sig string, err error) {
 	})
 }
 
-// end kills the command and returns when it is gone or cannot be ended.
-func (p *process) end(cause error) {
-	p.stopping.Do(func() {
-		select {
-		case <-p.ended:
-			return
-		default:
+// destroy returns when the command is gone or cannot be ended.
+func (p *process) destroy() error {
+	p.sess.Stdin.Close()
+	for until := time.Now().Add(patience); ; {
+		err := p.m.kill(p.id, p.cmd.Privileged)
+		if p.over(again) { // what is not found may not have begun yet
+			return err
 		}
-		p.because(cause, nil)
-		p.sess.Stdin.Close()
-		for until := time.Now().Add(patience); ; {
-			err := p.m.kill(p.id, p.cmd.Privileged)
-			p.because(cause, err)
-			switch {
-			case p.over(again): // what is not found may not have begun yet
-				return
-			case err != nil || time.Now().After(until):
-				p.finish(-1, "", errors.New("its session does not end"))
-				return
-			}
+		if err != nil || time.Now().After(until) {
+			p.finish(-1, "", errors.New("its session does not end"))
+			return err
 		}
-	})
+	}
 }
 
 // over waits a little for the command's end.
@@ -148,14 +145,13 @@ func (p *process) over(within time.Duration) bool {
 	case <-p.ended:
 		return true
 	case <-time.After(within):
+	}
+	select {
+	case <-p.ended:
+		return true
+	default:
 		return false
 	}
-}
-
-func (p *process) because(cause, kill error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cause, p.kill = cause, kill
 }
 
 func (p *process) Read(b []byte) (int, error)  { return p.sess.Stdout.Read(b) }
@@ -168,19 +164,17 @@ func (p *process) Stop(ctx context.Context) error {
 	p.sess.Stdin.Close()
 	select {
 	case <-p.ended:
-		return nil
 	case <-time.After(lease):
 	case <-ctx.Done():
 	}
 	p.end(errStopped)
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	<-p.done
 	return p.kill
 }
 
 func (p *process) Wait() (host.Result, error) {
-	<-p.ended
-	res := host.Result{Code: p.code, Signal: p.sig, Stderr: p.err.result(), Elapsed: time.Since(p.began)}
+	<-p.done
+	res := host.Result{Code: p.code, Signal: p.sig, Stderr: p.err.result()}
 	if p.out != nil {
 		res.Stdout = p.out.result()
 	}
@@ -190,8 +184,6 @@ func (p *process) Wait() (host.Result, error) {
 // verdict is the error of a command that could not run, or whose end is not
 // known or was our doing.
 func (p *process) verdict() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	program := p.cmd.Args[0]
 	switch {
 	case p.cause != nil && (p.kill != nil || p.code < 0):

@@ -1,7 +1,6 @@
 package shell
 
 import (
-	"errors"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -32,14 +31,4 @@ func quoteAll(words []string) string {
 		quoted[i] = Quote(w)
 	}
 	return strings.Join(quoted, " ")
-}
-
-// sound refuses what no shell can carry.
-func sound(words ...string) error {
-	for _, w := range words {
-		if strings.ContainsRune(w, 0) {
-			return errors.New("a zero byte cannot be passed to a program")
-		}
-	}
-	return nil
 }
