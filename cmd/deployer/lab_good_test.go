@@ -63,7 +63,7 @@ func TestLabGood(t *testing.T) {
 	}
 
 	again := s.want(0, args...)
-	s.says(again, "nothing to do")
+	s.says(again, "All hosts run and boot this revision already")
 	s.equal("runs", len(s.runs()), 1)
 }
 

@@ -332,11 +332,19 @@ func (s *site) logTail() string {
 	return b.String()
 }
 
-// says wants all of words in what deployer told a person.
+// told is what deployer told a person: of a failure, all from where it is named.
+func (r result) told() string {
+	if i := strings.LastIndex("\n"+r.err, "\nerror: "); r.exit != 0 && i >= 0 {
+		return r.err[i:]
+	}
+	return r.out + r.err
+}
+
+// says wants all of words in what a person was told.
 func (s *site) says(r result, words ...string) {
 	s.Helper()
 	for _, w := range words {
-		if !strings.Contains(r.err+r.out, w) {
+		if !strings.Contains(r.told(), w) {
 			s.Errorf("%s does not say %q:\n%s%s", r.line, w, r.out, r.err)
 		}
 	}

@@ -22,8 +22,15 @@ func TestLabSwitchLocked(t *testing.T) {
 			s := newSite(t)
 			top := labtest.Build(t, s.dir, "hetzner-vps")
 			when = strings.ReplaceAll(when, "%s", top)
-			s.production.Enter(t, "mkdir -p /run/nixos; systemd-run -q --collect sh -c 'until "+when+"; do :; done; flock /run/nixos/switch-to-configuration.lock sleep 3'")
-			r := s.run(0)
+			s.production.Enter(t, "mkdir -p /run/nixos; systemd-run -q --collect sh -c 'until "+when+"; do sleep 0.01; done; flock /run/nixos/switch-to-configuration.lock sh -c \"until [ -e /run/free ]; do sleep 0.1; done\"'")
+			_, wait := s.start("run", "lab", "--yes")
+			within(t, 60*time.Second, "the wait for the lock", func() bool { return strings.Contains(s.written(), string(state.StepRetry)) })
+			time.Sleep(3 * time.Second)
+			s.production.Enter(t, "touch /run/free")
+			if r := wait(); r.exit != 0 {
+				t.Fatalf("exit %d\n%s", r.exit, r.err)
+			}
+			r := s.latest()
 			r.tells("")
 			again := r.of(step, state.StepRetry)
 			if len(again) == 0 || !strings.Contains(again[0].Reason, "another switch holds the lock") {
