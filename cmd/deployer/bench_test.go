@@ -9,14 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/hbohlen/deployer/cmd/internal/labtest"
+	hostssh "github.com/hbohlen/deployer/phases/host/ssh"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -243,7 +244,9 @@ func (b *bench) ansible() {
 }
 
 // switches: from the lock to the last commit step against the bare sequence
-// with as many logins (two: nix copy's, and one more).
+// with as many logins: three on either side. Ours are the connection of the run
+// (made while planning, so it is timed apart and added), nix copy's, and the one
+// that judges.
 func (b *bench) switches() {
 	var ours, bare []time.Duration
 	for i := range rounds {
@@ -251,14 +254,24 @@ func (b *bench) switches() {
 		d, _ := span(b.events("one.yaml"), func(r state.Record) bool {
 			return journalled(r) && (strings.HasPrefix(r.Step, "switch/") || strings.HasPrefix(r.Step, "validate/"))
 		})
-		ours = append(ours, d)
+		ours = append(ours, d+b.timed(b.login))
 		next := b.variant([]string{"2.1.1", "2.1.0"}[i%2])
 		bare = append(bare, b.timed(func() {
 			b.run("nix", "copy", "--to", "ssh://root@production", next)
-			b.run("ssh", "root@production", "nix-env -p /nix/var/nix/profiles/system --set "+next+" && "+next+"/bin/switch-to-configuration switch")
+			b.run("ssh", "root@production", "nix-env -p /nix/var/nix/profiles/system --set "+next)
+			b.run("ssh", "root@production", next+"/bin/switch-to-configuration switch")
 		}))
 	}
 	b.say("switch and validate to the last commit step, against copy + set + switch: %s  (at most 1.1)", ratio(ours, bare))
+}
+
+// login is the connection of a run: resolved, dialled, logged in.
+func (b *bench) login() {
+	h, err := hostssh.Dial(b.Context(), hostssh.Config{Name: "production", Address: "production", User: "deploy"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h.Close()
 }
 
 // startup: time and memory of a start beside an empty Go program's.
@@ -279,12 +292,18 @@ func (b *bench) startup() {
 	b.say("resident memory of `status` with one host:  %.1f MiB", float64(kb)/1024)
 }
 
-func (b *bench) rusage(args ...string) (time.Duration, int64) {
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = b.dir
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %v\n%s", args, err, out)
+// rusage asks time(1) for the memory, in KiB: what Go is told of a child counts
+// the forked parent too.
+func (b *bench) rusage(args ...string) (took time.Duration, kib int64) {
+	took = b.timed(func() { b.run(args...) })
+	said := filepath.Join(b.TempDir(), "kib")
+	b.run(append([]string{"time", "-f", "%M", "-o", said}, args...)...)
+	text, err := os.ReadFile(said)
+	if err == nil {
+		kib, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	}
-	return time.Since(start), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
+	if err != nil {
+		b.Fatal(err)
+	}
+	return took, kib
 }

@@ -38,6 +38,12 @@ func TestLabHistories(t *testing.T) {
 			s.production.Enter(s.T, three+"/bin/switch-to-configuration boot 2>&1")
 			return s.production.Facts(s.T).System, "system-3-link", 0
 		},
+		"a specialisation is running": func(s *site) (string, string, int) {
+			two := s.generation(`{"specialisation":{"quiet":{"configuration":{"services":{"app":{"version":"1.0.0"}}}}},"services":{"app":{"version":"1.2.0"}}}`)
+			s.production.Enter(s.T, two+"/bin/switch-to-configuration boot 2>&1 && "+two+"/specialisation/quiet/bin/switch-to-configuration test 2>&1")
+			s.systems("{}", dies("2.0"))
+			return strings.TrimSpace(s.production.Enter(s.T, "readlink -f "+two+"/specialisation/quiet")), "system-2-link", 3
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -97,3 +97,27 @@ func TestLabRollbackWithFullBoot(t *testing.T) {
 	s.production.Enter(t, "rm -f /boot/.lab-fill")
 	before()
 }
+
+// Data that the new version has migrated stays as it is, and the old version
+// does not read it: the run is stuck, says so, and says what remains. When a
+// person has mended the cause, the rollback that it names gets to the end.
+func TestLabStuck(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.systems("{}", `{"services":{"app":{"version":"2.0","schema":2,"healthy":false}}}`)
+	s.book(runbook("app, healthy", ""))
+	same := s.looks()
+	r := s.run(30)
+	r.tells("validate/healthy@production")
+	r.lanes(state.Restored, state.Stuck)
+	r.notified()
+	s.says(r.result, "What remains to be done by a person", "systemctl start -- ", "app.service")
+	if over := s.deployer("run", "lab", "--yes"); over.exit == 0 {
+		t.Error("a run went over a host that is stuck")
+	}
+	s.production.Enter(t, "echo v1 > /var/lib/services/app/data")
+	rollback, _, _ := strings.Cut(s.hint(r.result, "deployer rollback "+r.id), "#")
+	s.shell(0, rollback+" --yes")
+	same()
+	s.serves(s.production, "1.0.0")
+}

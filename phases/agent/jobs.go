@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	jobPoll    = 20 * time.Millisecond
-	jobStarts  = 20 * time.Second // from systemd-run to the recorded start
-	stopGrace  = 5 * time.Second  // a job that is ended: between the polite signal and the other
-	stopLimit  = 20 * time.Second // what systemd allows for both, and for the receipt
+	jobPoll    = 5 * time.Millisecond // a look is one small file in the cache
+	jobStarts  = 20 * time.Second     // from systemd-run to the recorded start
+	stopGrace  = 5 * time.Second      // a job that is ended: between the polite signal and the other
+	stopLimit  = 20 * time.Second     // what systemd allows for both, and for the receipt
 	stateBegun = "started"
 	stateEnded = "ended"
 	stateLost  = "lost"
@@ -122,7 +122,7 @@ func (a *agent) begun(ctx context.Context, s *store, unit string, failed bool) (
 				return a.receipt(ctx, s, unit)
 			}
 		}
-		if err := pause(ctx, jobPoll/8); err != nil {
+		if err := pause(ctx, jobPoll/2); err != nil {
 			return Receipt{}, err
 		}
 	}
