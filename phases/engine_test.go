@@ -35,7 +35,7 @@ var sequences = []struct{ name, steps, want string }{
 	{"an untouched lane stays so", "a@h1:undo b@h2 c@h3:undo d@h2:fail", "a b c d! ~c ~a = 20 h1:restored h2:untouched h3:restored"},
 	{"a lane not reached yet", "a@h1:undo b@h1:fail c@h2:undo", "a b! ~a = 20 h1:restored h2:untouched"},
 
-	{"the link is lost, before any change", "a@h1:cut", "a! = 1 h1:untouched"},
+	{"the link is lost, before any change", "a@h1:cut", "a! lock = 1 h1:untouched"},
 	{"the link is lost: restored over a new one", "a@h1:undo b@h1:cut", "a b! lock ~a = 20 h1:restored"},
 	{"the agent is killed: restored by another", "a@h1:undo b@h1:die", "a b! lock ~a = 20 h1:restored"},
 	{"out of reach in the restore", "a@h1:undo b@h1:away", "a b! = 31 h1:unknown"},

@@ -85,7 +85,8 @@ type Tools struct {
 	Ask        Asker
 	Log        *zap.Logger
 	Now        func() time.Time
-	Owner      string // user@machine
+	Past       func(run, host string) state.Status // how an earlier run's record says a lane ended; nil: there is no record
+	Owner      string                              // user@machine
 	Version    string
 }
 

@@ -218,6 +218,15 @@ func (l *Lane) Judge(ctx context.Context) (*Lane, error) {
 	return n, nil
 }
 
+// Forget drops the connection for judging: what comes next is judged over one
+// that is made afterwards.
+func (l *Lane) Forget() {
+	if l.fresh != nil {
+		l.fresh.Drop()
+		l.fresh = nil
+	}
+}
+
 // gone tells whether the connection has ended, or the agent at its other end.
 func (l *Lane) gone() bool {
 	c := l.started()
@@ -266,10 +275,7 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 // Drop closes the lane's connections. The host keeps what it has.
 func (l *Lane) Drop() {
 	l.later.Wait()
-	if l.fresh != nil {
-		l.fresh.Drop()
-		l.fresh = nil
-	}
+	l.Forget()
 	l.opening.Lock()
 	defer l.opening.Unlock()
 	if l.client != nil {

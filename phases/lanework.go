@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/state"
 )
 
 // Lock takes the host's lock for a run and looks at the host again, as root.
@@ -24,6 +25,46 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &l.Before)
 }
 
+// LockLane is Lock for a step. Before anything is changed anywhere, the other
+// hosts are looked at too: a run that would be refused on its last host must
+// not have switched its first.
+func (r *Run) LockLane(ctx context.Context, l *Lane) error {
+	for _, other := range r.Lanes {
+		if other.Changed() {
+			break
+		}
+		if err := r.free(ctx, other); err != nil {
+			return err
+		}
+	}
+	return l.Lock(ctx, r.ID, r.Owner, r.Runbook.Name)
+}
+
+// free tells whether a host's lock could be taken. A lane that its record says
+// was settled, but whose last word did not reach the host, is closed here.
+func (r *Run) free(ctx context.Context, l *Lane) error {
+	if l.Locked {
+		return nil
+	}
+	var now agent.Facts
+	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
+		return err
+	}
+	if h := now.Holder; h != nil {
+		return &Failure{Exit: ExitWaiting, Host: l.Name, Err: fmt.Errorf("%s is locked by %s for run %s since %s", l.Name, h.Owner, h.Run, h.Since.Format(time.RFC3339)), Hint: []string{"deployer status"}}
+	}
+	if now.OpenRun == "" {
+		return nil
+	}
+	if r.Past != nil {
+		switch was := r.Past(now.OpenRun, l.Name); was {
+		case state.Committed, state.Restored, state.Untouched:
+			return l.Call(ctx, agent.OpClose, agent.Closing{Run: now.OpenRun, Outcome: string(was)}, nil)
+		}
+	}
+	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer rollback " + now.OpenRun}}
+}
+
 // relock takes the lock again over a new connection: the old agent's went with
 // it. Where that one has not noticed its end yet, it holds it for the same run.
 func (l *Lane) relock(ctx context.Context) error {
@@ -32,10 +73,17 @@ func (l *Lane) relock(ctx context.Context) error {
 	}
 	err := l.Call(ctx, agent.OpLock, l.holder, nil)
 	var ae *agent.Error
-	if errors.As(err, &ae) && ae.Code == "locked" {
-		return nil
+	if !errors.As(err, &ae) || ae.Code != "locked" {
+		return err
 	}
-	return err
+	var now agent.Facts
+	if ferr := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); ferr != nil {
+		return ferr
+	}
+	if now.Holder != nil && now.Holder.Run != l.holder.Run {
+		return held(err)
+	}
+	return nil
 }
 
 // take takes the host's lock in the name of a run that is to be undone.
@@ -44,6 +92,22 @@ func (l *Lane) take(ctx context.Context, run, owner string) error {
 	err := l.Call(ctx, agent.OpLock, l.holder, nil)
 	l.Locked = err == nil
 	return held(err)
+}
+
+// takeAsSeen is take for a host that must still run what was shown to whoever
+// agreed to the rollback.
+func (l *Lane) takeAsSeen(ctx context.Context, run, owner string) error {
+	if err := l.take(ctx, run, owner); err != nil {
+		return err
+	}
+	var now agent.Facts
+	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
+		return err
+	}
+	if l.Seen.System != "" && now.System != l.Seen.System {
+		return &Failure{Exit: ExitRefused, Err: fmt.Errorf("%s ran %s a moment ago and runs %s now", l.Name, ShortPath(l.Seen.System), ShortPath(now.System))}
+	}
+	return nil
 }
 
 // held gives a refused lock its exit code: somebody else's may be waited for,

@@ -275,6 +275,13 @@ func (l *Lane) Surveyed(ctx context.Context) nix.Survey {
 	return l.Survey
 }
 
+// NoRecipe tells whether an error of Recall means that the run never came to
+// change the host.
+func NoRecipe(err error) bool {
+	var ae *agent.Error
+	return errors.As(err, &ae) && ae.Code == "not-found"
+}
+
 // Recall reaches a host for a rollback, and reads the recipe of the run that is
 // to be undone from the host itself.
 func (r *Run) Recall(ctx context.Context, l *Lane, run string, log *Log) error {

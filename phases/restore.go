@@ -2,6 +2,7 @@ package phases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	}
 	r.keepLogs(ctx, l)
 	receipt, err := l.runRecipe(ctx, r.Run.subject())
-	if err != nil && IsLost(err) {
+	if Passing(err) || errors.Is(err, context.DeadlineExceeded) {
 		return r.unreachable(l, err)
 	}
 	for i, out := range receipt.Result {
@@ -80,7 +81,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	if err != nil {
 		r.undo(l, state.UndoFailed, "", err, time.Since(start))
 		r.close(ctx, l, state.Stuck)
-		return hints(l.Name, receipt.Result)
+		return hints(l.Name, r.Run.subject(), receipt.Result)
 	}
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
@@ -92,7 +93,7 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	o := &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
 	r.state(state.Restoring)
 	for _, l := range slices.Backward(r.Run.Lanes) {
-		if err := l.take(ctx, r.Run.Undoes, r.Run.Owner); err != nil {
+		if err := l.takeAsSeen(ctx, r.Run.Undoes, r.Run.Owner); err != nil {
 			return r.refused(ctx, o, l, err)
 		}
 	}
@@ -102,9 +103,20 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack {
 		o.Exit = ExitOK
 	} else {
-		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored")}
+		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored: %s", strings.Join(notRestored(r.Run.Lanes), ", "))}
 	}
 	return r.finish(ctx, o)
+}
+
+// notRestored names the lanes that a rollback did not bring back.
+func notRestored(lanes []*Lane) []string {
+	var names []string
+	for _, l := range lanes {
+		if l.Status != state.Restored {
+			names = append(names, l.Name+" is "+string(l.Status))
+		}
+	}
+	return names
 }
 
 // subject is the run whose recipe is restored: this one, or the one it undoes.
@@ -118,8 +130,9 @@ func (r *Run) subject() string {
 // refused ends a rollback that could not take every host's lock: nothing was
 // changed.
 func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *Outcome {
-	o.Status, o.Exit = state.Failed, ExitWaiting
-	o.Failure = &Failure{Exit: ExitWaiting, Host: l.Name, Step: "lock", Err: err, Safe: "nothing was changed on any host"}
+	f := *AsFailure(err)
+	f.Host, f.Step, f.Safe = l.Name, "lock", "nothing was changed on any host"
+	o.Status, o.Exit, o.Failure = state.Failed, f.Exit, &f
 	return r.finish(ctx, o)
 }
 
@@ -183,6 +196,7 @@ func (l *Lane) follow(ctx context.Context, unit string, wait time.Duration) (age
 // verify compares the host with what it was, over a new connection. Units may
 // take a moment to be up again.
 func (l *Lane) verify(ctx context.Context) error {
+	l.Forget()
 	deadline := time.Now().Add(patience)
 	for {
 		err := l.same(ctx)
@@ -261,9 +275,14 @@ func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
 	if l.started() == nil || (!l.Locked && to == state.Untouched) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
-	if err := l.Call(ctx, agent.OpClose, agent.Closing{Run: r.Run.subject(), Outcome: string(to)}, nil); err != nil {
+	closing := agent.Closing{Run: r.Run.subject(), Outcome: string(to)}
+	err := l.Call(ctx, agent.OpClose, closing, nil)
+	if err != nil && l.Reattach(ctx, 15*time.Second) == nil {
+		err = l.Call(ctx, agent.OpClose, closing, nil)
+	}
+	if err != nil {
 		_ = r.Log.Record(state.Record{Kind: state.Note, Host: l.Name, Text: "the lane could not be closed on the host: " + err.Error()}, nil)
 	}
 }
@@ -272,7 +291,7 @@ func describe(f agent.Facts) string {
 	return fmt.Sprintf("generation %d, %s", f.Profile.Generation, ShortPath(f.System))
 }
 
-func hints(name string, results []agent.Outcome) []string {
+func hints(name, run string, results []agent.Outcome) []string {
 	var out []string
 	for _, res := range results {
 		if res.State == "failed" {
@@ -280,7 +299,7 @@ func hints(name string, results []agent.Outcome) []string {
 		}
 	}
 	if len(out) == 0 {
-		out = []string{"less " + agent.Dir + "/runs/*/RESTORE.txt"}
+		out = []string{"less " + agent.Dir + "/runs/" + run + "/RESTORE.txt"}
 	}
 	return append([]string{"# on " + name + ", as root:"}, out...)
 }

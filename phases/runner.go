@@ -178,8 +178,10 @@ func running(l *Lane) string {
 	switch l.Status {
 	case state.Committed:
 		return l.To.Out
-	case state.Restored, state.Untouched:
+	case state.Restored:
 		return l.Current().System
+	case state.Untouched:
+		return l.Seen.System
 	}
 	return ""
 }

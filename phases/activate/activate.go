@@ -50,7 +50,7 @@ func (lock) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 
 func (lock) Do(ctx context.Context, env *phases.Env) error {
 	l := env.Lane
-	if err := l.Lock(ctx, env.ID, env.Owner, env.Runbook.Name); err != nil {
+	if err := env.LockLane(ctx, l); err != nil {
 		return err
 	}
 	if moved := drift(l.Seen, l.Before); len(moved) > 0 {

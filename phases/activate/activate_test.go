@@ -269,7 +269,7 @@ func TestUndoOfTest(t *testing.T) {
 		{Op: agent.DoStopJob, Unit: "deployer-r1-test-1.service"},
 		{Op: agent.DoWriteFile, Path: "/etc/a", Digest: "d", Mode: 0o600, Content: []byte("x")},
 		{Op: agent.DoWriteFile, Path: "/etc/gone"},
-		{Op: agent.DoActivate, System: phasetest.Old, Special: "fast", Action: "test", Allow: []string{"bad.service"}},
+		{Op: agent.DoActivate, System: phasetest.Old, Action: "test", Allow: []string{"bad.service"}},
 		{Op: agent.DoUnits, Units: []string{"web.service", "backup.timer", "db.socket"}}, // no session, no transient unit, no job of ours
 	})
 	if string(got) != string(want) {

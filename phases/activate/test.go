@@ -46,7 +46,8 @@ func (t test) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error
 		}
 		ops = append(ops, op)
 	}
-	ops = append(ops, agent.Operation{Op: agent.DoActivate, System: f.System, Special: f.Specialisation, Action: "test", Allow: f.Failed})
+	// A specialisation that runs is a path of its own: what is below it has none.
+	ops = append(ops, agent.Operation{Op: agent.DoActivate, System: f.System, Action: "test", Allow: f.Failed})
 	if units := lasting(f.Active); len(units) > 0 {
 		ops = append(ops, agent.Operation{Op: agent.DoUnits, Units: units})
 	}

@@ -86,6 +86,11 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 			return
 		}
 		a.perform(ctx, s, recipe, r)
+		if unit == "" && r.Code == 0 { // there is no controller that would say so
+			if _, err := a.close(ctx, Closing{Run: run, Outcome: "restored"}); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
 	})
 }
 

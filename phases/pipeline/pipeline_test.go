@@ -157,7 +157,7 @@ func TestPromise01ExactRestorePoint(t *testing.T) {
 			got = append(got, phases.Words(op))
 			switch op.Op {
 			case agent.DoActivate:
-				if op.System != phasetest.Old || op.Special != "fast" || op.Action != "test" || !slices.Equal(op.Allow, []string{"bad.service"}) {
+				if op.System != phasetest.Old || op.Special != "" || op.Action != "test" || !slices.Equal(op.Allow, []string{"bad.service"}) {
 					t.Errorf("activates %+v", op)
 				}
 			case agent.DoProfile:

@@ -62,6 +62,7 @@ func (contact) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 func (contact) Do(ctx context.Context, env *phases.Env) error {
 	limited, cancel := context.WithTimeout(ctx, contactWithin)
 	defer cancel()
+	env.Lane.Forget() // one from before the activation proves nothing
 	var j *phases.Lane
 	var err error
 	for {

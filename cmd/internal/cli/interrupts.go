@@ -58,7 +58,8 @@ func interrupts(ctx context.Context, v *view.Streams) *signals {
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.meaning.Store(&asPlanned)
 	sig := make(chan os.Signal, 3)
-	signal.Notify(sig, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(sig, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // a reader that went away is no reason to leave hosts half done
 	go s.loop(sig)
 	return s
 }

@@ -17,6 +17,7 @@ import (
 
 type rollbackOptions struct {
 	dryRun, yes bool
+	hosts       []string
 	reason      string
 	jsonInto    string
 }
@@ -36,6 +37,7 @@ is (on_rollback: keep). Rolling back waits for no window and asks for no approva
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.StringArrayVar(&o.hosts, "host", nil, "only this host of the run; may be repeated")
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
 	f.StringVar(&o.jsonInto, "json-into", "", "write every event to this file as JSON lines, too")
 	return c
@@ -79,7 +81,7 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	}()
 	human := view.NewHuman(a.Streams, zone(p))
 	defer human.Close()
-	if err := sig.ended(a.lanesToUndo(ctx, r, row, plan, human)); err != nil {
+	if err := sig.ended(a.lanesToUndo(ctx, r, row, plan, human, o.hosts)); err != nil {
 		return err
 	}
 	human.Pause()
@@ -120,10 +122,11 @@ func (a *app) undoable(p *runbooks.Project, id string) (*state.RunDir, error) {
 
 // lanesToUndo reaches every host of the run that has something to undo, and
 // reads its recipe from there.
-func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan *phases.Plan, human *view.Human) error {
+func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan *phases.Plan, human *view.Human, only []string) error {
 	log := &phases.Log{Sinks: []phases.Sink{human}}
 	for _, name := range row.Hosts {
-		if s := row.Lanes[name].Status; s == state.Untouched || s == state.Restored {
+		status := row.Lanes[name].Status
+		if status == state.Untouched || status == state.Restored || len(only) > 0 && !slices.Contains(only, name) {
 			continue
 		}
 		conf := r.Project.Hosts[name]
@@ -131,20 +134,36 @@ func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan
 			return usage(fmt.Errorf("run %s has the host %q, deployer.yaml has not", row.ID, name))
 		}
 		l := phases.NewLane(conf, r.Agents)
-		r.Lanes = append(r.Lanes, l)
 		if err := r.Recall(ctx, l, row.ID, log); err != nil {
-			return err
+			l.Drop()
+			if status == "" && phases.NoRecipe(err) { // the run ended before it came to this host
+				continue
+			}
+			return unreachable(err, name)
 		}
-		if to := planned(plan, name); to != "" && row.Lanes[name].Status == state.Committed && l.Seen.System != to {
+		r.Lanes = append(r.Lanes, l)
+		if to := planned(plan, name); to != "" && l.Seen.System != to && l.Seen.System != l.Recipe.Before.System {
 			return &phases.Failure{Exit: phases.ExitRefused, Host: name,
-				Err:  fmt.Errorf("%s does not run what run %s left there: it runs %s, the run left %s", name, row.ID, phases.ShortPath(l.Seen.System), phases.ShortPath(to)),
-				Safe: "nothing was changed on any host", Hint: []string{"deployer history   # undo later runs first"}}
+				Err:  fmt.Errorf("%s runs neither what run %s left there (%s) nor what it found (%s), but %s: later runs have to be undone first", name, row.ID, phases.ShortPath(to), phases.ShortPath(l.Recipe.Before.System), phases.ShortPath(l.Seen.System)),
+				Safe: "nothing was changed on any host", Hint: []string{"deployer history"}}
 		}
 	}
 	if len(r.Lanes) == 0 {
 		return &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s left nothing to undo", row.ID), Hint: []string{"deployer show " + row.ID}}
 	}
 	return nil
+}
+
+// unreachable is a host of a rollback that cannot be had: the others can go
+// back without it.
+func unreachable(err error, name string) error {
+	f := *phases.AsFailure(err)
+	if f.Exit == phases.ExitFailed {
+		f.Exit = phases.ExitPrecondition
+	}
+	f.Safe = "nothing was changed on any host"
+	f.Hint = append(f.Hint, "# the other hosts go back without "+name+" by: --host NAME")
+	return &f
 }
 
 func planned(p *phases.Plan, name string) string {
@@ -178,8 +197,11 @@ func (a *app) showUndo(r *phases.Run, o *rollbackOptions) {
 
 func (a *app) undo(ctx context.Context, r *phases.Run, o *rollbackOptions, human *view.Human) error {
 	s, err := a.open(ctx, r, human, o.jsonInto)
-	if err != nil {
-		return err
+	if err != nil { // a way back waits for no disk
+		a.Notef("warning: there will be no record of this rollback in the project's history: %v\n", err)
+		if s, err = a.openUnrecorded(ctx, r, human); err != nil {
+			return err
+		}
 	}
 	defer s.close()
 	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}

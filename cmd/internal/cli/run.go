@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,6 +83,9 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 	if un := p.Unbuilt(rb); len(un) > 0 {
 		return &runbooks.Errors{List: un}
 	}
+	if err := writable(o.jsonInto); err != nil {
+		return err
+	}
 	sig := interrupts(ctx, a.Streams)
 	defer sig.release()
 	ctx = sig.ctx
@@ -119,6 +123,18 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 	}
 	sig.begin(&asRun)
 	return a.execute(ctx, r, o, human, sig.stop)
+}
+
+// writable finds out before anything else whether a file can be written.
+func writable(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return usage(fmt.Errorf("cannot write --json-into: %w", err))
+	}
+	return f.Close()
 }
 
 // showPlan is the result of a plan, and of a run that has nothing to do.
@@ -210,33 +226,69 @@ func (a *app) open(ctx context.Context, r *phases.Run, human *view.Human, jsonIn
 	if r.Dir, err = store.NewRun(); err != nil {
 		return nil, err
 	}
+	r.Past = past(store)
+	return s, a.record(ctx, s, r, jsonInto)
+}
+
+// openUnrecorded is open for a rollback whose project's state cannot be written:
+// its record lies in a folder for temporary files.
+func (a *app) openUnrecorded(ctx context.Context, r *phases.Run, human *view.Human) (*session, error) {
+	dir, err := os.MkdirTemp("", "deployer-rollback-")
+	if err != nil {
+		return nil, err
+	}
+	r.Dir = &state.RunDir{ID: filepath.Base(dir), Path: dir}
+	if err := os.Mkdir(filepath.Join(dir, "output"), 0o700); err != nil {
+		return nil, err
+	}
+	s := &session{human: human, started: time.Now()}
+	return s, a.record(ctx, s, r, "")
+}
+
+// past looks up how an earlier run's record says a lane ended.
+func past(store *state.Store) func(run, host string) state.Status {
+	return func(run, host string) state.Status {
+		dir, err := store.Find(run)
+		if err != nil {
+			return ""
+		}
+		row, _, err := readRun(dir)
+		if err != nil {
+			return ""
+		}
+		return row.Lanes[host].Status
+	}
+}
+
+// record takes the run's lease and starts its journal, log and views.
+func (a *app) record(ctx context.Context, s *session, r *phases.Run, jsonInto string) error {
 	r.ID = r.Dir.ID
 	lease, err := r.Dir.Lease()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.closers = append(s.closers, func() { _ = lease.Release() })
 	if r.Plan != nil {
 		if err = state.WriteFile(r.Dir.PlanPath(), mustJSON(r.Plan)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	journal, err := state.Create(r.Dir.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.closers = append(s.closers, func() { _ = journal.Close() })
 	if err = journal.Redact(secretValues(ctx, r.Project)...); err != nil {
-		return nil, err
+		return err
 	}
 	log, closeLog, err := a.logger(r.Dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.closers = append(s.closers, closeLog)
 	r.Log = log
 	s.log = &phases.Log{Run: r.ID, Journal: journal, Sinks: []phases.Sink{logSink{log}}}
-	return s, a.sinks(s, human, jsonInto)
+	return a.sinks(s, s.human, jsonInto)
 }
 
 // sinks are the views: text or JSON, and JSON into a file beside either.

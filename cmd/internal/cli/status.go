@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,6 +40,7 @@ func (a *app) status(ctx context.Context, offline bool) error {
 	st := view.Status{Hosts: []view.HostStatus{}}
 	if len(rows) > 0 {
 		st.Last = &rows[0]
+		st.Open = slices.DeleteFunc(slices.Clone(rows[1:]), func(r view.Row) bool { return !r.Open() })
 	}
 	if !offline {
 		st.Hosts = a.hosts(ctx, p)
@@ -94,8 +96,11 @@ func (a *app) rows(p *runbooks.Project) ([]view.Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, row)
+		if row.ID != "" { // else it ended before its first record
+			rows = append(rows, row)
+		}
 	}
+	view.MarkUndone(rows)
 	return rows, nil
 }
 

@@ -13,6 +13,7 @@ import (
 // Status is where things stand.
 type Status struct {
 	Last  *Row         `json:"last_run"`
+	Open  []Row        `json:"open_runs"` // others that are at work, or were never settled
 	Hosts []HostStatus `json:"hosts"`
 }
 
@@ -42,17 +43,23 @@ func (s *Streams) Status(st Status, zone *time.Location) {
 	if st.Last == nil {
 		b.WriteString("No runs yet. Start with: deployer run production --dry-run\n")
 	} else {
-		r := st.Last
-		fmt.Fprintf(&b, "last run  %s  %s  %s\n", r.ID, r.what(), s.style(bold, resultWord(*r)))
-		fmt.Fprintf(&b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), fit(Clean(r.By), 40))
-		if r.Now == state.Interrupted {
-			fmt.Fprintf(&b, "          its process is gone; undo it: deployer rollback %s\n", r.ID)
+		for _, r := range st.Open {
+			s.runStatus(&b, "open run  ", r, zone)
 		}
-		if r.Damage != "" {
-			b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
-		}
+		s.runStatus(&b, "last run  ", *st.Last, zone)
 	}
 	s.Printf("%s", b.String())
+}
+
+func (s *Streams) runStatus(b *strings.Builder, lead string, r Row, zone *time.Location) {
+	fmt.Fprintf(b, "%s%s  %s  %s\n", lead, r.ID, r.what(), s.style(bold, resultWord(r)))
+	fmt.Fprintf(b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), fit(Clean(r.By), 40))
+	if r.Now == state.Interrupted && r.Undone == "" {
+		fmt.Fprintf(b, "          its process is gone; undo it: deployer rollback %s\n", r.ID)
+	}
+	if r.Damage != "" {
+		b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
+	}
 }
 
 func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {

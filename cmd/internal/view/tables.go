@@ -14,7 +14,32 @@ type Row struct {
 	*state.Run
 	Now    state.Status `json:"now"` // derived: interrupted, where nobody works on it any more
 	Path   string       `json:"path"`
+	Undone string       `json:"undone_by,omitempty"` // the run that rolled it back
 	Damage string       `json:"damage,omitempty"`
+}
+
+// MarkUndone finds the runs that later ones rolled back.
+func MarkUndone(rows []Row) {
+	by := map[string]string{}
+	for _, r := range rows {
+		if r.Undoes != "" && r.Now == state.RolledBack {
+			by[r.Undoes] = r.ID
+		}
+	}
+	for i := range rows {
+		rows[i].Undone = by[rows[i].ID]
+	}
+}
+
+// Open tells whether a run is at work, or ended without settling what it changed.
+func (r Row) Open() bool {
+	switch r.Now {
+	case state.Interrupted, state.Stuck, state.OutOfReach:
+		return r.Changed && r.Undone == ""
+	case state.Planned, state.Waiting, state.Preparing, state.Changing, state.Validating, state.Committing, state.Monitoring, state.Restoring:
+		return true
+	}
+	return false
 }
 
 // History prints runs as a table, newest first.
@@ -73,6 +98,9 @@ func (r Row) who(short bool) string {
 }
 
 func resultWord(r Row) string {
+	if r.Undone != "" {
+		return "undone"
+	}
 	if r.Type == "rollback" && r.Now == state.RolledBack {
 		return "restored"
 	}
