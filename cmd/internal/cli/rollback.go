@@ -60,6 +60,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 		return err
 	}
 	row, plan, err := readRun(dir)
+	if err == nil {
+		err = a.notUndone(p, row)
+	}
 	if err == nil && row.Undoes != "" { // a rollback that did not get to its end
 		return a.rollback(ctx, row.Undoes, o)
 	}
@@ -120,6 +123,20 @@ func (a *app) undoable(p *runbooks.Project, id string) (*state.RunDir, error) {
 	return d, nil
 }
 
+// notUndone refuses a run that was rolled back on all its hosts.
+func (a *app) notUndone(p *runbooks.Project, row view.Row) error {
+	rows, err := a.rows(p)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.ID == row.ID && r.Undone != "" {
+			return &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is undone already, by %s", row.ID, r.Undone), Hint: []string{"deployer history"}}
+		}
+	}
+	return nil
+}
+
 // lanesToUndo reaches every host of the run that has something to undo, and
 // reads its recipe from there.
 func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan *phases.Plan, human *view.Human, only []string) error {
@@ -136,7 +153,7 @@ func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan
 		l := phases.NewLane(conf, r.Agents)
 		if err := r.Recall(ctx, l, row.ID, log); err != nil {
 			l.Drop()
-			if status == "" && phases.NoRecipe(err) { // the run ended before it came to this host
+			if (status == "" || status == state.Planned) && phases.NoRecipe(err) { // the run ended before it came to this host
 				continue
 			}
 			return unreachable(err, name)
@@ -144,7 +161,7 @@ func (a *app) lanesToUndo(ctx context.Context, r *phases.Run, row view.Row, plan
 		r.Lanes = append(r.Lanes, l)
 		if to := planned(plan, name); to != "" && l.Seen.System != to && l.Seen.System != l.Recipe.Before.System {
 			return &phases.Failure{Exit: phases.ExitRefused, Host: name,
-				Err:  fmt.Errorf("%s runs neither what run %s left there (%s) nor what it found (%s), but %s: later runs have to be undone first", name, row.ID, phases.ShortPath(to), phases.ShortPath(l.Recipe.Before.System), phases.ShortPath(l.Seen.System)),
+				Err:  fmt.Errorf("%s does not run what run %s left there (%s), nor what it found (%s), but %s: later runs have to be undone first", name, row.ID, phases.ShortPath(to), phases.ShortPath(l.Recipe.Before.System), phases.ShortPath(l.Seen.System)),
 				Safe: "nothing was changed on any host", Hint: []string{"deployer history"}}
 		}
 	}

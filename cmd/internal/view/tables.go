@@ -18,17 +18,45 @@ type Row struct {
 	Damage string       `json:"damage,omitempty"`
 }
 
-// MarkUndone finds the runs that later ones rolled back.
+// MarkUndone finds the runs that later ones rolled back, on every host that had
+// something to undo. The newest run comes first.
 func MarkUndone(rows []Row) {
-	by := map[string]string{}
-	for _, r := range rows {
-		if r.Undoes != "" && r.Now == state.RolledBack {
-			by[r.Undoes] = r.ID
+	back := map[string]map[string]bool{} // run → hosts that went back
+	for i := range rows {
+		r := &rows[i]
+		if r.Undoes != "" {
+			for host, l := range r.Lanes {
+				if l.Status == state.Restored {
+					if back[r.Undoes] == nil {
+						back[r.Undoes] = map[string]bool{"": true}
+					}
+					back[r.Undoes][host] = true
+				}
+			}
+			continue
+		}
+		if hosts := back[r.ID]; hosts != nil && covers(hosts, r.Lanes) {
+			r.Undone = undoneBy(rows[:i], r.ID)
 		}
 	}
-	for i := range rows {
-		rows[i].Undone = by[rows[i].ID]
+}
+
+func covers(back map[string]bool, lanes map[string]state.Lane) bool {
+	for host, l := range lanes {
+		if !back[host] && l.Status != state.Untouched && l.Status != state.Restored {
+			return false
+		}
 	}
+	return true
+}
+
+func undoneBy(later []Row, run string) string {
+	for _, r := range later {
+		if r.Undoes == run {
+			return r.ID
+		}
+	}
+	return ""
 }
 
 // Open tells whether a run is at work, or ended without settling what it changed.
