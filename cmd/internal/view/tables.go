@@ -43,8 +43,12 @@ func MarkUndone(rows []Row) {
 
 func covers(back map[string]bool, lanes map[string]state.Lane) bool {
 	for host, l := range lanes {
-		if !back[host] && l.Status != state.Untouched && l.Status != state.Restored {
-			return false
+		switch l.Status {
+		case "", state.Planned, state.Untouched, state.Restored: // nothing to bring back
+		default:
+			if !back[host] {
+				return false
+			}
 		}
 	}
 	return true
