@@ -14,8 +14,8 @@
           pname = "deployer";
           version = self.shortRev or "dev";
           src = self;
-          # Set by `nix build` itself: it prints the wanted hash once.
-          vendorHash = pkgs.lib.fakeHash;
+          # Of `go mod vendor`; changes with go.sum, and `nix build` prints the new one.
+          vendorHash = "sha256-ddySAAjqo8NA/dwhFeWHx7ERt86mzsclQBOJWQngWqU=";
           subPackages = [ "cmd/deployer" ];
           env.CGO_ENABLED = 0;
           tags = [ "embedagents" ];
