@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
@@ -216,8 +217,9 @@ func (r *Runner) watch(next handler) handler {
 		env.say = func(text string) { r.progress(env, text, start) }
 		r.progress(env, "", start)
 		done := make(chan struct{})
-		defer close(done)
-		go func() {
+		var beating sync.WaitGroup
+		defer func() { close(done); beating.Wait() }() // no beat after the outcome
+		beating.Go(func() {
 			tick := time.NewTicker(heartbeat)
 			defer tick.Stop()
 			for {
@@ -228,7 +230,7 @@ func (r *Runner) watch(next handler) handler {
 					r.progress(env, "still running", start)
 				}
 			}
-		}()
+		})
 		return next(ctx, env, s)
 	}
 }

@@ -257,11 +257,12 @@ func Differences(before, now agent.Facts) []string {
 }
 
 // Lasting tells whether a unit that was active is expected to stay so: sessions,
-// scopes, devices, what is mounted on those, and deployer's own jobs come and go.
+// scopes, devices and mounts of them, and deployer's own jobs come and go.
 func Lasting(unit string) bool {
 	switch {
 	case strings.HasSuffix(unit, ".scope"), strings.HasSuffix(unit, ".device"), strings.HasPrefix(unit, "deployer-"),
-		strings.HasPrefix(unit, "user@"), strings.HasPrefix(unit, "user-runtime-dir@"), strings.HasPrefix(unit, "user-"), strings.HasPrefix(unit, "run-"), strings.HasPrefix(unit, "dev-"),
+		strings.HasPrefix(unit, "user@"), strings.HasPrefix(unit, "user-runtime-dir@"), strings.HasPrefix(unit, "user-"), strings.HasPrefix(unit, "run-"),
+		strings.HasPrefix(unit, "dev-") && strings.HasSuffix(unit, ".mount"),
 		strings.HasPrefix(unit, "sshd@"):
 		return false
 	}

@@ -269,7 +269,7 @@ func TestPromise11RolledBackIsNeverExitZero(t *testing.T) {
 func TestDifferences(t *testing.T) {
 	was := agent.Facts{
 		System: "/s/old", Profile: agent.Profile{System: "/s/old", Generation: 7}, Boot: agent.Boot{Default: "7.conf", System: "/s/old"},
-		Files: map[string]string{"/etc/a": "d1"}, Active: []string{"web.service", "user@1000.service", "session-3.scope", "run-x.timer", "sshd@2.service"}, Failed: []string{"bad.service"},
+		Files: map[string]string{"/etc/a": "d1"}, Active: []string{"web.service", "user@1000.service", "session-3.scope", "run-x.timer", "sshd@2.service", "dev-loop3.mount"}, Failed: []string{"bad.service"},
 	}
 	for _, tt := range []struct {
 		name   string

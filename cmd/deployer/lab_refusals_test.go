@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -147,6 +148,9 @@ func TestLabRefusedBeforeTheBuild(t *testing.T) {
 	s.edit("/persist: keep", "/run: keep")
 	r := s.want(15, "run", "lab", "--yes")
 	s.says(r, "does not trust deploy", "there is no launcher", "tmpfs")
+	hints := r.hints()
+	slices.Sort(hints)
+	s.equal("hints", hints, slices.Compact(slices.Clone(hints))) // each once
 	out := strings.Trim(s.shell(0, "nix eval --raw .#nixosConfigurations.hetzner-vps.config.system.build.toplevel.outPath"), "\n")
 	s.shell(1, "nix path-info "+out+" 2>/dev/null")
 }

@@ -266,7 +266,7 @@ func TestCloseDrains(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	wants(t, p.Close(ctx), "closed", "middle of its work")
-	if err := <-done; err == nil || time.Since(begin) > time.Second {
+	if err := <-done; err == nil || time.Since(begin) > 4*time.Second { // five are the drain: it did not wait for the whole time to drain
 		t.Errorf("%v after %v", err, time.Since(begin))
 	}
 }

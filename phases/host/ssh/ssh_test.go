@@ -147,6 +147,7 @@ func TestUnknownHostKeyIsRefused(t *testing.T) {
 	c := s.config(s.sshd())
 	s.know(1, s.ed)
 	s.refused(c, host.HostKey, "ssh-keyscan -p")
+	s.refused(c, host.HostKey, "--accept-new-host-keys") // as the command line has it
 }
 
 func TestChangedHostKeyIsRefused(t *testing.T) {
