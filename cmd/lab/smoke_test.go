@@ -300,10 +300,14 @@ func smokeNetwork(n node) {
 	n.Net(n.T, "loss", "5")
 	n.ssh("losing 5 % each way", 0, "true")
 	n.Net(n.T, "clear")
-	start := time.Now()
-	n.ssh("clear", 0, "true")
-	if took := time.Since(start); took > time.Second {
-		n.Errorf("the network is slow after clear: %s", took)
+	best := time.Hour // of three: the machine may be busy with other things
+	for range 3 {
+		start := time.Now()
+		n.ssh("clear", 0, "true")
+		best = min(best, time.Since(start))
+	}
+	if best > time.Second {
+		n.Errorf("the network is slow after clear: %s", best)
 	}
 }
 
