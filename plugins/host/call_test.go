@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,15 +155,45 @@ func TestAPluginThatHangsIsEnded(t *testing.T) {
 }
 
 func TestAStoppedPluginIsEnded(t *testing.T) {
-	defer host.ForTestLimits(500*time.Millisecond, time.Second)()
+	defer host.ForTestLimits(2*time.Second, time.Second)()
 	p := launch(t, self(t, "actor"), services())
-	pid, _ := act(t, p, "pid")
-	n, _ := strconv.Atoi(pid)
-	_ = syscall.Kill(n, syscall.SIGSTOP)
-	_, err := act(t, p, "pid")
+	pid, err := act(t, p, "pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, pid)
+	_, err = act(t, p, "pid")
 	wants(t, err, "hung")
 	if after, err := act(t, p, "pid"); err != nil || after == pid {
 		t.Errorf("%v, pid %s", err, after)
+	}
+}
+
+// stop stops a process and waits until all of it has: a thread that still ran
+// could answer once more.
+func stop(t *testing.T, pid string) {
+	t.Helper()
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 1 {
+		t.Fatalf("pid %q", pid)
+	}
+	if err := syscall.Kill(n, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		threads, err := filepath.Glob("/proc/" + pid + "/task/*/stat")
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("pid %s is gone", pid)
+		}
+		running := slices.ContainsFunc(threads, func(stat string) bool {
+			b, err := os.ReadFile(stat)
+			_, after, _ := strings.Cut(string(b), ") ")
+			return err == nil && !strings.HasPrefix(after, "T")
+		})
+		if !running {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
