@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 
@@ -19,40 +18,6 @@ const meddle = `{
 
 const writeDeclared = `echo by hand > /etc/hand.conf; chmod 640 /etc/hand.conf; rm -f /etc/none.conf
 	echo precious > /persist/app.conf; chmod 444 /persist/app.conf; chown deploy: /persist/app.conf`
-
-// deep merges two JSON objects.
-func deep(t *testing.T, texts ...string) string {
-	t.Helper()
-	var all map[string]any
-	for _, text := range texts {
-		var m map[string]any
-		if err := json.Unmarshal([]byte(text), &m); err != nil {
-			t.Fatalf("%v: %s", err, text)
-		}
-		all = merged(all, m)
-	}
-	b, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-func merged(a, b map[string]any) map[string]any {
-	out := map[string]any{}
-	for k, v := range a {
-		out[k] = v
-	}
-	for k, v := range b {
-		x, isA := out[k].(map[string]any)
-		y, isB := v.(map[string]any)
-		if isA && isB {
-			v = merged(x, y)
-		}
-		out[k] = v
-	}
-	return out
-}
 
 // variant is a system that must not stay.
 type variant struct {
