@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -113,17 +111,6 @@ func (f *Fake) check(ctx context.Context) error {
 	}
 }
 
-// Upload takes any file.
-func (f *Fake) Upload(ctx context.Context, from io.Reader, path string, _ fs.FileMode) error {
-	if err := f.check(ctx); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, from); err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	return nil
-}
-
 // Run answers by the first rule that matches.
 func (f *Fake) Run(ctx context.Context, cmd host.Command) (host.Result, error) {
 	in, out := cmd.Stdin, cmd.Stdout
@@ -199,15 +186,4 @@ func (p *process) CloseWrite() error           { return p.in.Close() }
 func (p *process) Wait() (host.Result, error) {
 	<-p.done
 	return p.res, p.err
-}
-
-func (p *process) Stop(ctx context.Context) error {
-	p.in.Close()
-	p.cancel()
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -304,31 +304,6 @@ func TestSilentPeerIsLost(t *testing.T) {
 	}
 }
 
-func TestCutInTheMiddleOfAnUploadLeavesTheOldFile(t *testing.T) {
-	s := newSite(t)
-	port := s.sshd()
-	conns := make(chan net.Conn, 1)
-	front := listen(t, func(c net.Conn) { conns <- c; pipe(c, port, nil) })
-	s.know(front, s.ed)
-	h := s.dial(s.config(front))
-	s.write("target", "old")
-	silent, w := io.Pipe()
-	go func() {
-		w.Write(make([]byte, 1<<20))
-		(<-conns).Close()
-		<-h.Lost()
-		w.Close()
-	}()
-	var e *host.Error
-	if err := h.Upload(s.context(), silent, s.path("target"), 0o600); !errors.As(err, &e) || e.Kind != host.Lost {
-		t.Errorf("got %v", err)
-	}
-	time.Sleep(300 * time.Millisecond)
-	if got, _ := os.ReadFile(s.path("target")); string(got) != "old" {
-		t.Errorf("the file is now %d bytes", len(got))
-	}
-}
-
 func TestJumpHostsAreCheckedToo(t *testing.T) {
 	s := newSite(t)
 	jump, target := s.sshd(), s.sshd()

@@ -203,7 +203,7 @@ func (s *site) up(extra ...string) Config {
 
 func run(t testing.TB, h host.Host, args ...string) string {
 	t.Helper()
-	res, err := h.Run(t.Context(), host.Command{Args: args, Timeout: 20 * time.Second})
+	res, err := h.Run(t.Context(), host.Command{Args: args})
 	if err != nil || res.Code != 0 {
 		t.Fatalf("%q: %+v, %v", args, res, err)
 	}

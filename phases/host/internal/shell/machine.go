@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed"
@@ -63,7 +64,9 @@ func (m *Machine) Login() (string, bool) { return m.user, m.root }
 // LogIn learns who is logged in, and thereby that commands can be run at all.
 func (m *Machine) LogIn(ctx context.Context) error {
 	const ask = `echo "deployer: $(id -u) $(id -un)"`
-	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", ask}, Timeout: 20 * time.Second})
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", ask}})
 	if err != nil {
 		return err
 	}
@@ -143,6 +146,14 @@ func (m *Machine) Fail(kind host.Kind, err error, hint ...string) *host.Error {
 
 //go:embed kill.sh
 var killScript string
+
+func lastLine(res host.Result) string {
+	lines := bytes.Split(bytes.TrimSpace(res.Stderr), []byte("\n"))
+	if last := string(lines[len(lines)-1]); last != "" {
+		return last
+	}
+	return fmt.Sprintf("exit status %d", res.Code)
+}
 
 // asRoot ends a command that sudo started, or at least tries as the login user.
 const asRoot = `read -r id; printf '%s\n' "$id" | sudo -n -- /bin/sh -c "$0" || printf '%s\n' "$id" | /bin/sh -c "$0"`
