@@ -12,7 +12,6 @@ type Command struct {
 	Env        []string  // KEY=VALUE, added to what the login has
 	Dir        string    // working directory; empty: the login's
 	Stdin      io.Reader // nil: empty
-	Stdout     io.Writer // nil: collected in Result.Stdout
 	Stderr     io.Writer // nil: collected in Result.Stderr
 	Privileged bool      // run as root: through `sudo -n` unless the login is root
 }

@@ -64,8 +64,6 @@ func (m *Machine) Login() (string, bool) { return m.user, m.root }
 // LogIn learns who is logged in, and thereby that commands can be run at all.
 func (m *Machine) LogIn(ctx context.Context) error {
 	const ask = `echo "deployer: $(id -u) $(id -un)"`
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", ask}})
 	if err != nil {
 		return err
@@ -86,7 +84,7 @@ func (m *Machine) LogIn(ctx context.Context) error {
 
 // Run runs cmd to its end.
 func (m *Machine) Run(ctx context.Context, cmd host.Command) (host.Result, error) {
-	p, err := m.begin(ctx, cmd, collect(cmd.Stdout))
+	p, err := m.begin(ctx, cmd, collect(nil))
 	if err != nil {
 		return host.Result{Code: -1}, err
 	}
@@ -96,8 +94,8 @@ func (m *Machine) Run(ctx context.Context, cmd host.Command) (host.Result, error
 
 // Start begins cmd with its streams left open.
 func (m *Machine) Start(ctx context.Context, cmd host.Command) (host.Process, error) {
-	if cmd.Stdin != nil || cmd.Stdout != nil {
-		return nil, errors.New("a started command's streams are its process: set neither Stdin nor Stdout")
+	if cmd.Stdin != nil {
+		return nil, errors.New("a started command's input is its process: set no Stdin")
 	}
 	p, err := m.begin(ctx, cmd, nil)
 	if err != nil {
