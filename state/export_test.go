@@ -24,3 +24,10 @@ var (
 	ForTestNewID = newID
 	ForTestHide  = hide
 )
+
+// ForTestBeat sets how often leases taken from now on give a sign.
+func ForTestBeat(every time.Duration) (restore func()) {
+	old := beatEvery
+	beatEvery = every
+	return func() { beatEvery = old }
+}

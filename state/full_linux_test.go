@@ -14,7 +14,7 @@ import (
 // TestRealFullDisk fills a file system of 2 MiB to the last byte.
 func TestRealFullDisk(t *testing.T) {
 	dir := filepath.Join(mountTiny(t), runID)
-	j, err := state.Create(dir)
+	j, err := state.Create(dir, nil)
 	must(t, err)
 	defer j.Close()
 	appendNotes(t, j, 3)
@@ -30,11 +30,11 @@ func TestRealFullDisk(t *testing.T) {
 		t.Fatalf("%d records, %v, %v", len(recs), damage, err)
 	}
 	fill(t, filepath.Dir(dir))
-	if _, err := state.Create(filepath.Join(filepath.Dir(dir), "run-2")); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := state.Create(filepath.Join(filepath.Dir(dir), "run-2"), nil); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("a run may begin on a full disk: %v", err)
 	}
 	must(t, j.Close())
-	j, recs, err = state.Open(dir)
+	j, recs, err = state.Open(dir, nil)
 	must(t, err)
 	defer j.Close()
 	if !j.Full() || len(recs) < 303 {

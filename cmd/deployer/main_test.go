@@ -122,7 +122,7 @@ func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	d, err := store.NewRun()
 	ts.Check(err)
-	j, err := state.Create(d.Path)
+	j, err := state.Create(d.Path, nil)
 	ts.Check(err)
 	for _, rec := range story(args[0]) {
 		rec.Run = d.ID
