@@ -31,3 +31,12 @@ func ForTestBeat(every time.Duration) (restore func()) {
 	beatEvery = every
 	return func() { beatEvery = old }
 }
+
+// ForTestEncode is the journal of recs.
+func ForTestEncode(recs []Record) []byte {
+	data, _, err := chained(recs)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}

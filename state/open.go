@@ -104,6 +104,9 @@ func open(dir string, lease *Lease, damaged bool) (j *Journal, recs []Record, er
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read the journal: %w", err)
 	}
+	if err := lease.Lost(); err != nil { // the younger segment is that of who took over
+		return nil, h.recs, err
+	}
 	own := h.segs[len(h.segs)-1]
 	if own.path != f.Name() {
 		return nil, h.recs, fmt.Errorf("cannot open the journal: %s is younger; take the run's lease first", own.path)

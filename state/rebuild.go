@@ -33,7 +33,7 @@ func (d *RunDir) rebuild(kept map[string][][]byte, plan []byte) error {
 	if len(recs) == 0 {
 		return errors.New("no host kept a record of it")
 	}
-	journal, epoch, err := rechain(d.ID, recs, slices.Sorted(maps.Keys(kept)))
+	journal, epoch, err := chained(append([]Record{d.from(kept, recs)}, recs...))
 	if err != nil {
 		return err
 	}
@@ -75,17 +75,22 @@ func union(run string, kept map[string][][]byte) []Record {
 	return slices.SortedFunc(maps.Values(best), func(a, b Record) int { return cmp.Compare(a.Seq, b.Seq) })
 }
 
-// rechain is the journal of recs, and the epoch whose segment it is.
-func rechain(run string, recs []Record, hosts []string) ([]byte, uint64, error) {
-	from, _ := json.Marshal(Sources{Hosts: hosts, Missing: recs[len(recs)-1].Seq - uint64(len(recs))})
-	head := Record{
-		V: Schema, Run: run, Kind: Rebuilt, Time: now().UTC().Round(0), Data: from,
-		Text: "rebuilt from what " + strings.Join(hosts, ", ") + " kept",
+// from says where recs are from.
+func (d *RunDir) from(kept map[string][][]byte, recs []Record) Record {
+	missing := recs[len(recs)-1].Seq - uint64(len(recs))
+	return Record{
+		V: Schema, Run: d.ID, Kind: Rebuilt, Time: now().UTC().Round(0),
+		Text: fmt.Sprintf("rebuilt from what %s kept; %d records before the last are missing",
+			strings.Join(slices.Sorted(maps.Keys(kept)), ", "), missing),
 	}
+}
+
+// chained is the journal of recs, and the epoch whose segment it is.
+func chained(recs []Record) ([]byte, uint64, error) {
 	var out bytes.Buffer
 	var prev string
 	epoch := uint64(1)
-	for _, rec := range append([]Record{head}, recs...) {
+	for _, rec := range recs {
 		rec.Prev = prev
 		line, err := encode(&rec)
 		if err != nil {

@@ -60,7 +60,7 @@ const (
 	Notified      Kind = "notify.sent"
 	NotifyFailed  Kind = "notify.failed"
 	Repaired      Kind = "journal.repaired"
-	Rebuilt       Kind = "journal.rebuilt" // Data: Sources; the first record, numbered 0
+	Rebuilt       Kind = "journal.rebuilt" // from which hosts; the first record, numbered 0
 	Note          Kind = "note"
 )
 
@@ -142,12 +142,6 @@ type Decided struct {
 	Decision string `json:"decision"` // confirmed, restoring
 	By       string `json:"by"`       // controller, guard, person
 	Round    int    `json:"round,omitempty"`
-}
-
-// Sources is the data of Rebuilt.
-type Sources struct {
-	Hosts   []string `json:"hosts"`
-	Missing uint64   `json:"missing"` // records before the last that none of them kept
 }
 
 // Finished is the data of RunFinished.
