@@ -225,8 +225,10 @@ func smokeLoader(n node, good string) {
 	n.ssh("a trial profile", 0, "mkdir -p /nix/var/nix/profiles/system-profiles; nix-env -p /nix/var/nix/profiles/system-profiles/deployer --set "+trial)
 	n.stc("the good one's boot lists it", 0, good, "boot")
 	n.contains(n.Facts(n.T).Loader, "default nixos-generation-4.conf")
-	n.ssh("one-shot", 0, "bootctl set-oneshot nixos-deployer-generation-1.conf")
+	const variable = "tr -d '\\0' < /sys/firmware/efi/efivars/LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+	n.ssh("one-shot, and firmware shows it", 0, "bootctl set-oneshot nixos-deployer-generation-1.conf; "+variable+" | grep -a nixos-deployer-generation-1.conf")
 	n.rebootInto("1.0.3")
+	n.ssh("used up", 1, variable)
 	n.rebootInto("1.0.1")
 }
 
