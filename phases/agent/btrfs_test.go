@@ -119,8 +119,8 @@ func (r *recorder) note(call string) error {
 	return nil
 }
 
-func (r *recorder) fs() snapper {
-	return snapper{
+func (r *recorder) fs() Snapper {
+	return Snapper{
 		func(dir *os.File) error { return errors.Join(r.note("sync"), btrfs.Sync(dir)) },
 		func(src, dir *os.File, name string) error {
 			if err := r.note("snapshot " + filepath.Base(src.Name())); err != nil {

@@ -11,14 +11,14 @@ import (
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
-// snapper is what taking a set does to the file system.
-type snapper struct {
-	sync     func(dir *os.File) error
-	snapshot func(src, dir *os.File, name string) error
-	destroy  func(dir *os.File, name string) error
+// Snapper is what taking a set does to the file system.
+type Snapper struct {
+	Sync     func(dir *os.File) error
+	Snapshot func(src, dir *os.File, name string) error
+	Destroy  func(dir *os.File, name string) error
 }
 
-var kernel = snapper{btrfs.Sync, btrfs.Snapshot, btrfs.Destroy}
+var kernel = Snapper{btrfs.Sync, btrfs.Snapshot, btrfs.Destroy}
 
 // shot is one snapshot of a set, before and after it is taken.
 type shot struct {
@@ -56,7 +56,7 @@ func (a *agent) take(shots []*shot, run string) (list []Snapshot, err error) {
 		return nil, err
 	}
 	for _, s := range shots {
-		if err := a.fs.snapshot(s.src, s.dir, s.name); err != nil {
+		if err := a.fs.Snapshot(s.src, s.dir, s.name); err != nil {
 			return nil, err
 		}
 		s.taken = true
@@ -78,7 +78,7 @@ func (a *agent) syncAll(shots []*shot) error {
 		if done[s.fsid] {
 			continue
 		}
-		if err := a.fs.sync(s.dir); err != nil {
+		if err := a.fs.Sync(s.dir); err != nil {
 			return err
 		}
 		done[s.fsid] = true
@@ -90,7 +90,7 @@ func (a *agent) untake(shots []*shot) error {
 	var errs []error
 	for _, s := range shots {
 		if s.taken {
-			errs = append(errs, a.fs.destroy(s.dir, s.name))
+			errs = append(errs, a.fs.Destroy(s.dir, s.name))
 		}
 	}
 	return errors.Join(errs...)
