@@ -60,6 +60,9 @@ func openDisk(dir string, follow bool) (Disk, error) {
 	return folder{f}, nil
 }
 
+// Folder is the kernel's Disk of a folder.
+func Folder(dir string) (Disk, error) { return openDisk(dir, true) }
+
 func (d folder) Close() error { return d.f.Close() }
 
 func (d folder) open(name string, flags int) (*os.File, error) {
