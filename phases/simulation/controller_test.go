@@ -102,9 +102,11 @@ func (c *controller) run() *phases.Run {
 }
 
 // open makes the run's folder, its lease and its journal.
-func (c *controller) open(r *phases.Run) *phases.Log {
-	r.ID = runID
-	r.Dir = &state.RunDir{ID: runID, Path: filepath.Join(c.w.dir, "store", runID)}
+func (c *controller) open(r *phases.Run) *phases.Log { return c.openAs(r, runID) }
+
+func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
+	r.ID = id
+	r.Dir = &state.RunDir{ID: id, Path: filepath.Join(c.w.dir, "store", id)}
 	check(os.MkdirAll(r.Dir.OutputDir(), 0o700))
 	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
 	lease, err := r.Dir.Lease()

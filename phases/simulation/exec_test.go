@@ -51,6 +51,9 @@ func (p *process) exec(ctx context.Context, _ string, prog agent.Program) (agent
 	return e, p.alive()
 }
 
+// moment is how long a part of a program takes: the agent looks every 5 ms.
+const moment = 20 * time.Millisecond
+
 type sayer = func(code int, format string, a ...any) agent.Ending
 
 // takes is a program's time; it tells whether the program was ended meanwhile.
@@ -89,7 +92,7 @@ func (m *machine) activate(ctx context.Context, p *process, top, short string, s
 		return say(100, "the new init cannot be switched to")
 	}
 	m.mix("activating " + short)
-	if p.takes(ctx, time.Second) {
+	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
 	if isNew && m.behave.breaks || !isNew && m.behave.stuck {
@@ -100,7 +103,7 @@ func (m *machine) activate(ctx context.Context, p *process, top, short string, s
 		return agent.Ending{}
 	}
 	m.symlink("/run/current-system", top)
-	if p.takes(ctx, time.Second) {
+	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
 	p.point("exec " + short + " test: units")
@@ -138,7 +141,7 @@ func (m *machine) unlockSwitch(p *process) {
 
 // writeLoader is `boot`: entries, then the default, then a sync.
 func (m *machine) writeLoader(ctx context.Context, p *process, top, short string, say sayer) agent.Ending {
-	if p.takes(ctx, time.Second) {
+	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
 	m.loader(top)
@@ -158,7 +161,7 @@ func (m *machine) nixEnv(ctx context.Context, p *process, args []string, say say
 	what := strings.Join(args[2:], " ")
 	what = strings.ReplaceAll(strings.ReplaceAll(what, oldSystem, "old"), newSystem, "new")
 	p.point("exec nix-env " + base + " " + what)
-	if p.takes(ctx, 100*time.Millisecond) {
+	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
 	number := 0

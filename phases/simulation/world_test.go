@@ -22,6 +22,7 @@ type world struct {
 	logs  []string
 	drop  string // mutation: the sync that is left out
 	now   *controller
+	tries int
 }
 
 // crash is one kill at one point.
@@ -135,4 +136,5 @@ func (w *world) end() {
 	for _, m := range w.machines {
 		m.off(all)
 	}
+	time.Sleep(24 * time.Hour)
 }
