@@ -38,7 +38,7 @@ type agent struct {
 }
 
 func newAgent(o Options) *agent {
-	o.Root, o.Path = cmp.Or(o.Root, Dir), cmp.Or(o.Path, hostPath)
+	o.Root, o.Path, o.Unit = cmp.Or(o.Root, Dir), cmp.Or(o.Path, hostPath), cmp.Or(o.Unit, os.Getenv("DEPLOYER_UNIT"))
 	if o.Units == nil {
 		o.Units = systemd{o.Path}
 	}

@@ -17,7 +17,7 @@ restore puts the host back to what it was before a run, from its stored recipe`
 
 // Main is the program: the verbs of cmd/deployer-agent and of `deployer agent`.
 func Main(args []string) int {
-	o := Options{Self: selfCommand(args), Unit: os.Getenv("DEPLOYER_UNIT")}
+	o := Options{Self: selfCommand(args)}
 	if len(args) >= 2 && args[0] == "-root" {
 		o.Root, args = args[1], args[2:]
 	}
@@ -48,7 +48,8 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 	case len(args) == 2 && args[0] == "job":
 		return newAgent(o).runJob(ctx, args[1])
 	case len(args) == 2 && args[0] == "restore":
-		return newAgent(o).runRestore(ctx, args[1], o.Unit)
+		a := newAgent(o)
+		return a.runRestore(ctx, args[1], a.Unit)
 	}
 	return 64, errors.New(usage)
 }

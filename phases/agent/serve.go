@@ -35,7 +35,7 @@ type Options struct {
 	Exec    func(ctx context.Context, path string, p Program) (Ending, error)
 	Clock   Clock
 	Snapper *Snapper
-	Unit    string    // that a verb runs as; empty: none
+	Unit    string    // that this process is; empty: $DEPLOYER_UNIT
 	Digest  string    // of this program; empty: of the file that it was started from
 	Stdout  io.Writer // what a job's programs print
 }

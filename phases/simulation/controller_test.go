@@ -87,6 +87,7 @@ func (c *controller) run() *phases.Run {
 	for _, m := range c.w.machines {
 		p.Hosts[m.name] = &runbooks.Host{Name: m.name, Address: m.name, System: m.name, Build: "controller"}
 	}
+	p.Snapshots = &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {Path: "/persist", OnRollback: "keep"}}}
 	vars := map[string]string{"burn_in": "2m", "look_every": "1m", "rollback_within": "1m"}
 	rb, err := runbooks.LoadRunbook("production", c.w.dir, vars, p)
 	check(err)
@@ -95,7 +96,7 @@ func (c *controller) run() *phases.Run {
 		Dial: func(ctx context.Context, h *runbooks.Host) (host.Host, error) {
 			return c.w.machine(h.Name).link.dial(ctx, c)
 		},
-		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here",
+		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c},
 	})
 	check(err)
 	return r

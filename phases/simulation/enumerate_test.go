@@ -22,6 +22,9 @@ func crashes(point string) (list []crash) {
 	switch {
 	case who == "controller":
 		add("controller").host = ""
+	case who == "plugin":
+		add("plugin").host = ""
+		add("controller").host = ""
 	case part == "link":
 		add("controller").host = ""
 		add("link")

@@ -37,6 +37,7 @@ type machine struct {
 	booted   time.Time
 	mixed    string // what left it between two systems; "": nothing
 	switcher *process
+	btrfs    *subvolumes
 
 	behave behaviour
 }
@@ -57,7 +58,7 @@ func newMachine(w *world, name, dir string, b behaviour) *machine {
 		dir + "/proc/sys/kernel/random", dir + "/proc/self", dir + "/etc", dir + efivars} {
 		check(os.MkdirAll(d, 0o700))
 	}
-	m.file("/proc/self/mountinfo", "1 1 0:1 / / rw - ext4 /dev/sda rw\n")
+	m.layOut()
 	m.file("/etc/os-release", "ID=nixos\n")
 	m.file(agent.LauncherPath, "")
 	m.system(oldSystem)
@@ -146,6 +147,7 @@ func (m *machine) off(c cut) {
 	}
 	m.link.drop()
 	m.disk.crash(c)
+	m.crashSnapshots(c)
 	if c == nothing {
 		m.restore()
 	}

@@ -23,6 +23,7 @@ type world struct {
 	drop  string // mutation: the sync that is left out
 	now   *controller
 	tries int
+	gone  bool // the plugin died
 }
 
 // crash is one kill at one point.
@@ -87,6 +88,10 @@ func (w *world) kill(k crash, p *process) {
 		w.machine(k.host).crash(k.cut)
 	case "link":
 		w.machine(k.host).link.cut(k.away)
+	case "plugin":
+		w.mu.Lock()
+		w.gone = true
+		w.mu.Unlock()
 	case "process":
 		if p == nil {
 			w.fail("there is no process at %s", k.at)
