@@ -31,14 +31,16 @@ type controller struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	stop    chan struct{}
-	conns   []*conn
+	paused  chan struct{} // nil: it is not; closed: it goes on
+	awake   bool
+	stopped chan struct{} // closed when it is paused
 	closers []func()
 }
 
 const runID = "r1"
 
 func (w *world) start() *controller {
-	c := &controller{w: w, killed: make(chan struct{}), stop: make(chan struct{})}
+	c := &controller{w: w, killed: make(chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	w.mu.Lock()
 	w.now = c
@@ -66,6 +68,34 @@ func (c *controller) kill() {
 		f()
 	}
 	c.cancel()
+}
+
+// pause is SIGSTOP: nothing leaves it or comes to it until it is woken.
+func (c *controller) pause() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.paused == nil {
+		c.paused = make(chan struct{})
+		close(c.stopped)
+	}
+}
+
+func (c *controller) wake() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.paused != nil && !c.awake {
+		c.awake = true
+		close(c.paused)
+	}
+}
+
+func (c *controller) hold() {
+	c.w.mu.Lock()
+	p := c.paused
+	c.w.mu.Unlock()
+	if p != nil {
+		<-p
+	}
 }
 
 func (c *controller) alive() error {
@@ -159,6 +189,8 @@ func (c *controller) execute() *phases.Outcome {
 	case o := <-done:
 		return o
 	case <-c.killed:
+		return nil
+	case <-c.stopped:
 		return nil
 	}
 }

@@ -174,22 +174,25 @@ func (c *conn) Start(_ context.Context, cmd host.Command) (host.Process, error) 
 	if len(cmd.Args) < 4 || cmd.Args[0] != agent.LauncherPath || cmd.Args[3] != "serve" {
 		m.w.fail("%s: unexpected process %q", m.name, cmd.Args)
 	}
-	s := &session{c: c, ops: map[uint64]string{}}
+	s := &session{c: c, ops: map[uint64]string{}, there: newQueue(), back: newQueue()}
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	s.in, s.out = inW, outR
+	s.out = outR
 	s.p = m.spawn("serve", func(ctx context.Context, p *process) {
-		_ = agent.Serve(ctx, inR, reply{s, outW}, p.options())
-		outW.Close()
+		p.by = c.c
+		_ = agent.Serve(ctx, inR, s.back, p.options())
+		s.back.close()
 	})
+	go s.there.pump(func(line []byte) error { return s.send(line, inW) })
+	go s.back.pump(func(line []byte) error { return s.reply(line, outW) })
 	go func() {
 		select {
 		case <-c.lost:
 		case <-s.p.killed:
 		case <-s.p.done:
+			<-s.back.done // what was said before the end arrives
 		}
-		s.out.CloseWithError(io.EOF)
-		outW.Close()
+		outW.CloseWithError(io.EOF)
 		if c.isLost() && c.lag > 0 {
 			select {
 			case <-time.After(c.lag):
@@ -197,18 +200,22 @@ func (c *conn) Start(_ context.Context, cmd host.Command) (host.Process, error) 
 			case <-s.p.done:
 			}
 		}
+		s.there.close()
+		s.back.close()
 		inW.Close()
 		inR.Close()
+		outR.Close()
 	}()
 	return s, nil
 }
 
-// session is the agent's process as the controller has it.
+// session is the agent's process as the controller has it. Lines wait in
+// queues: whoever writes one holds locks, and must not wait for this world's time.
 type session struct {
-	c   *conn
-	p   *process
-	in  *io.PipeWriter
-	out *io.PipeReader
+	c           *conn
+	p           *process
+	out         *io.PipeReader
+	there, back *queue
 
 	mu  sync.Mutex
 	ops map[uint64]string // of requests under way
@@ -219,39 +226,106 @@ func (s *session) Write(b []byte) (int, error) {
 	if err := s.c.gone(); err != nil {
 		return 0, err
 	}
+	return s.there.Write(b)
+}
+
+func (s *session) send(line []byte, in io.Writer) error {
 	var req agent.Request
-	check(json.Unmarshal(b, &req))
+	check(json.Unmarshal(line, &req))
 	s.mu.Lock()
 	s.ops[req.ID] = req.Op
 	s.mu.Unlock()
 	s.c.point("send " + req.Op)
+	s.c.c.hold()
 	if err := s.c.gone(); err != nil {
-		return 0, err
+		return err
 	}
-	return s.in.Write(b)
+	_, err := in.Write(line)
+	return err
 }
 
-// reply is the agent's standard output.
-type reply struct {
-	s   *session
-	out *io.PipeWriter
-}
-
-func (r reply) Write(b []byte) (int, error) {
+func (s *session) reply(line []byte, out io.Writer) error {
 	var res agent.Response
-	check(json.Unmarshal(b, &res))
-	r.s.mu.Lock()
-	op := r.s.ops[res.ID]
-	delete(r.s.ops, res.ID)
-	r.s.mu.Unlock()
-	r.s.c.point("reply " + op)
-	if err := r.s.c.gone(); err != nil {
-		return 0, err
+	check(json.Unmarshal(line, &res))
+	s.mu.Lock()
+	op := s.ops[res.ID]
+	delete(s.ops, res.ID)
+	s.mu.Unlock()
+	if s.p.alive() == nil {
+		s.c.point("reply " + op)
 	}
-	if err := r.s.p.alive(); err != nil {
-		return 0, err
+	s.c.c.hold()
+	if err := s.c.gone(); err != nil {
+		return err
 	}
-	return r.out.Write(b)
+	if err := s.p.alive(); err != nil {
+		return err
+	}
+	_, err := out.Write(line)
+	return err
+}
+
+// queue is lines on their way.
+type queue struct {
+	mu     sync.Mutex
+	lines  [][]byte
+	more   chan struct{}
+	closed bool
+	done   chan struct{} // closed when nothing comes any more
+}
+
+func newQueue() *queue { return &queue{more: make(chan struct{}, 1), done: make(chan struct{})} }
+
+func (q *queue) Write(b []byte) (int, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return 0, io.ErrClosedPipe
+	}
+	q.lines = append(q.lines, slices.Clone(b))
+	q.wake()
+	return len(b), nil
+}
+
+func (q *queue) wake() {
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.wake()
+}
+
+func (q *queue) next() (line []byte, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.lines) == 0 {
+		return nil, q.closed
+	}
+	line, q.lines = q.lines[0], q.lines[1:]
+	return line, false
+}
+
+// pump delivers line by line, until one cannot be.
+func (q *queue) pump(deliver func([]byte) error) {
+	defer close(q.done)
+	for {
+		line, closed := q.next()
+		switch {
+		case closed:
+			return
+		case line == nil:
+			<-q.more
+		case deliver(line) != nil:
+			q.close()
+			return
+		}
+	}
 }
 
 func (c *conn) point(label string) {
@@ -261,7 +335,7 @@ func (c *conn) point(label string) {
 }
 
 func (s *session) Read(b []byte) (int, error) { return s.out.Read(b) }
-func (s *session) CloseWrite() error          { return s.in.Close() }
+func (s *session) CloseWrite() error          { s.c.lose(0); return nil }
 
 func (s *session) Wait() (host.Result, error) {
 	select {
@@ -274,6 +348,5 @@ func (s *session) Wait() (host.Result, error) {
 }
 
 func (s *session) Stop(context.Context) error {
-	s.in.Close()
-	return nil
+	return s.CloseWrite()
 }

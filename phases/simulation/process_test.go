@@ -14,7 +14,8 @@ import (
 // has an effect, as after kill -9.
 type process struct {
 	m      *machine
-	name   string // in the names of points: serve, job, restore, guard
+	by     *controller // who asked for it; nil: the host itself
+	name   string      // in the names of points: serve, job, restore, guard
 	dead   atomic.Bool
 	calls  atomic.Int32 // since it died
 	cancel context.CancelCauseFunc
