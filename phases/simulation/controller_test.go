@@ -33,6 +33,7 @@ type controller struct {
 	stop    chan struct{}
 	paused  chan struct{} // nil: it is not; closed: it goes on
 	awake   bool
+	last    string        // the point it came to last
 	stopped chan struct{} // closed when it is paused
 	closers []func()
 }
@@ -164,6 +165,9 @@ func (j journal) Append(rec *state.Record) error {
 	if err := j.j.Append(rec); err != nil {
 		return err
 	}
+	j.c.w.mu.Lock()
+	j.c.w.records.add(*rec)
+	j.c.w.mu.Unlock()
 	j.c.point(label + " written")
 	return j.c.alive()
 }

@@ -35,6 +35,8 @@ type inode struct {
 	entries map[string]*inode
 	locks   []*held
 
+	isLike map[cut]likeness // of a file; nil: not known
+
 	synced  []byte            // data on the platter
 	durable map[string]*inode // names on the platter
 }
@@ -76,27 +78,15 @@ func (n *inode) crash(c cut) {
 	case n.dir:
 		n.durable = maps.Clone(n.entries)
 	case c == torn && len(n.data) > len(n.synced):
-		n.data = n.data[:len(n.synced)+(len(n.data)-len(n.synced))/2]
+		n.data = n.after(c)
 	case c == nothing || c == names:
 		n.data = slices.Clone(n.synced)
 	}
+	n.isLike = nil
 	n.synced = slices.Clone(n.data)
 	for _, e := range n.entries {
 		e.crash(c)
 	}
-}
-
-// unsynced tells whether a power cut would lose anything.
-func (n *inode) unsynced() bool {
-	if n.dir && !maps.Equal(n.entries, n.durable) || !n.dir && string(n.data) != string(n.synced) {
-		return true
-	}
-	for _, e := range n.entries {
-		if e.unsynced() {
-			return true
-		}
-	}
-	return false
 }
 
 // find is an inode by its name; nil where there is none.
@@ -112,22 +102,6 @@ func (d *disk) find(name string) *inode {
 		n = n.entries[part]
 	}
 	return n
-}
-
-// walk visits every file, as a process would find it now.
-func (d *disk) walk(visit func(name string, data []byte)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.root.walk("", visit)
-}
-
-func (n *inode) walk(name string, visit func(string, []byte)) {
-	if !n.dir {
-		visit(name, n.data)
-	}
-	for _, e := range slices.Sorted(maps.Keys(n.entries)) {
-		n.entries[e].walk(path.Join(name, e), visit)
-	}
 }
 
 // mount is a disk as one process has it.
@@ -367,7 +341,7 @@ type file struct {
 }
 
 func (f *file) Write(b []byte) (int, error) {
-	err := f.m.do("write", f.name, func() error { f.n.data = slices.Concat(f.n.data, b); return nil })
+	err := f.m.do("write", f.name, func() error { f.n.data, f.n.isLike = slices.Concat(f.n.data, b), nil; return nil })
 	if err != nil {
 		return 0, err
 	}
@@ -377,7 +351,7 @@ func (f *file) Write(b []byte) (int, error) {
 func (f *file) Sync() error {
 	return f.m.do("sync", f.name, func() error {
 		if !f.m.p.m.w.drops("sync " + f.name) {
-			f.n.synced = slices.Clone(f.n.data)
+			f.n.synced, f.n.isLike = slices.Clone(f.n.data), nil
 		}
 		return nil
 	})

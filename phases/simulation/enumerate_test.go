@@ -46,6 +46,10 @@ func crashes(point string) (list []crash) {
 
 // each plays many worlds, on all cores.
 func each(t *testing.T, s *scenario, plans [][]crash, see func(result)) {
+	eachWith(t, s, nil, plans, see)
+}
+
+func eachWith(t *testing.T, s *scenario, prepare func(*world), plans [][]crash, see func(result)) {
 	var mu sync.Mutex
 	next := 0
 	t.Run("worlds", func(t *testing.T) {
@@ -60,7 +64,7 @@ func each(t *testing.T, s *scenario, plans [][]crash, see func(result)) {
 					if i >= len(plans) {
 						return
 					}
-					r := play(t, s, plans[i]...)
+					r := playWith(t, s, prepare, plans[i])
 					mu.Lock()
 					see(r)
 					mu.Unlock()

@@ -175,7 +175,7 @@ func (m *machine) nixEnv(ctx context.Context, p *process, args []string, say say
 		}
 	case "--delete-generations":
 		n, _ := strconv.Atoi(args[3])
-		check(removeFile(m.dir + generationLink(profile, n)))
+		m.remove(generationLink(profile, n))
 		p.point("exec nix-env " + base + " " + what + ": done")
 		return say(0, "")
 	default:

@@ -24,6 +24,7 @@ func (f folder) step(op, name string, effect func() error) error {
 	if err := f.p.alive(); err != nil {
 		return err
 	}
+	f.p.m.touch()
 	return effect()
 }
 
@@ -76,6 +77,7 @@ func (m *machine) settle(dir string) {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	m.platter[dir] = list
+	m.dirty = true
 }
 
 func readDir(dir string) map[string]string {

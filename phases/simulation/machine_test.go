@@ -38,6 +38,8 @@ type machine struct {
 	mixed    string // what left it between two systems; "": nothing
 	switcher *process
 	btrfs    *subvolumes
+	dirty    bool              // likes is old
+	likes    map[bool]likeness // of the folders: as they are, and as on the platter
 
 	behave behaviour
 }
@@ -76,12 +78,21 @@ const efivars = "/sys/firmware/efi/efivars"
 
 func (m *machine) root() string { return m.dir + agent.Dir }
 
+// touch says that the host's folders are about to change.
+func (m *machine) touch() {
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	m.dirty = true
+}
+
 func (m *machine) file(name, text string) {
+	m.touch()
 	check(os.MkdirAll(path.Dir(m.dir+name), 0o700))
 	check(os.WriteFile(m.dir+name, []byte(text), 0o700))
 }
 
 func (m *machine) symlink(name, target string) {
+	m.touch()
 	os.Remove(m.dir + name)
 	check(os.Symlink(target, m.dir+name))
 }
@@ -195,7 +206,7 @@ func (m *machine) loader(top string) {
 	there, _ := os.ReadDir(m.dir + "/boot/loader/entries")
 	for _, e := range there {
 		if !slices.Contains(entries, e.Name()) {
-			os.Remove(m.dir + "/boot/loader/entries/" + e.Name())
+			m.remove("/boot/loader/entries/" + e.Name())
 		}
 	}
 }
@@ -242,7 +253,7 @@ func (m *machine) oneShot(take bool) string {
 		}
 	}
 	if take {
-		os.Remove(m.dir + oneShotVariable)
+		m.remove(oneShotVariable)
 		m.settle(m.dir + efivars)
 	}
 	return string(name)
@@ -273,4 +284,7 @@ func (m *machine) read(name string) string {
 	return string(data)
 }
 
-func removeFile(name string) error { return os.Remove(name) }
+func (m *machine) remove(name string) {
+	m.touch()
+	check(os.Remove(m.dir + name))
+}

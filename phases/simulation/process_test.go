@@ -16,6 +16,7 @@ type process struct {
 	m      *machine
 	by     *controller // who asked for it; nil: the host itself
 	name   string      // in the names of points: serve, job, restore, guard
+	last   string      // the point it came to last
 	dead   atomic.Bool
 	calls  atomic.Int32 // since it died
 	cancel context.CancelCauseFunc
@@ -56,6 +57,7 @@ func (p *process) kill() {
 // point is where something may be killed.
 func (p *process) point(label string) {
 	if p.alive() == nil {
+		p.last = nameless(label)
 		p.m.w.point(p.m.name+" "+p.name, label, p)
 	}
 }

@@ -37,13 +37,18 @@ type result struct {
 	trace  []string
 	logs   []string
 	missed bool // a point was never passed
+	found  []candidate
 }
 
-func play(t *testing.T, s *scenario, plan ...crash) (r result) {
-	r.plan = plan
+func play(t *testing.T, s *scenario, plan ...crash) (r result) { return playWith(t, s, nil, plan) }
+
+func playWith(t *testing.T, s *scenario, prepare func(*world), plan []crash) (r result) {
 	synctest.Test(t, func(*testing.T) {
 		w := newWorld(s, plan)
 		defer os.RemoveAll(w.dir)
+		if prepare != nil {
+			prepare(w)
+		}
 		o := w.story()
 		time.Sleep(settles)
 		r = w.judge(o)
@@ -103,7 +108,7 @@ func (w *world) judge(o *phases.Outcome) result {
 		}
 	}
 	r.missed = len(w.plan) > 0
-	r.wrong, r.trace, r.logs = w.wrong, w.trace, w.logs
+	r.wrong, r.trace, r.logs, r.found = w.wrong, w.trace, w.logs, w.found
 	return r
 }
 

@@ -24,6 +24,10 @@ type world struct {
 	now   *controller
 	tries int
 	gone  bool // the plugin died
+
+	records records
+	record  bool        // find what could be killed
+	found   []candidate // that
 }
 
 // crash is one kill at one point.
@@ -49,6 +53,12 @@ func (c crash) String() string {
 	return text + " at " + c.at
 }
 
+// candidate is a kill, and the world after it.
+type candidate struct {
+	crash
+	like likeness
+}
+
 var tokens = regexp.MustCompile(`\.new\.[A-Z0-9]+|-apply-[A-Z0-9]+`)
 
 // nameless takes out of a name what differs from world to world.
@@ -68,12 +78,20 @@ func (w *world) point(who, label string, p *process) {
 	w.count[key]++
 	name := fmt.Sprintf("%s #%d", key, w.count[key])
 	w.trace = append(w.trace, name)
+	if p == nil && w.now != nil {
+		w.now.last = key
+	}
 	var k *crash
 	if len(w.plan) > 0 && w.plan[0].at == name {
 		k = &w.plan[0]
 		w.plan = w.plan[1:]
 	}
 	w.mu.Unlock()
+	if w.record && len(w.plan) == 0 && k == nil {
+		for _, c := range crashes(name) {
+			w.found = append(w.found, candidate{c, w.like(c, p)})
+		}
+	}
 	if k != nil {
 		w.logf("killed: %s", k)
 		w.kill(*k, p)
