@@ -274,7 +274,7 @@ func (m mount) SyncDir(dir string) error {
 		if n == nil {
 			return fs.ErrNotExist
 		}
-		if !m.p.m.w.drops("syncdir " + dir) {
+		if m.p.m.w.syncs("syncdir", dir) {
 			n.durable = maps.Clone(n.entries)
 		}
 		return nil
@@ -350,7 +350,7 @@ func (f *file) Write(b []byte) (int, error) {
 
 func (f *file) Sync() error {
 	return f.m.do("sync", f.name, func() error {
-		if !f.m.p.m.w.drops("sync " + f.name) {
+		if f.m.p.m.w.syncs("sync", f.name) {
 			f.n.synced, f.n.isLike = slices.Clone(f.n.data), nil
 		}
 		return nil

@@ -48,7 +48,7 @@ func (f folder) Unlink(name string) error {
 func (f folder) SyncDir(name string) error {
 	return f.step("syncdir", name, func() error {
 		dir := path.Join(f.dir, name)
-		if !f.p.m.w.drops("syncdir " + strings.TrimPrefix(dir, f.p.m.dir)) {
+		if f.p.m.w.syncs("syncdir", strings.TrimPrefix(dir, f.p.m.dir)) {
 			f.p.m.settle(dir)
 		}
 		return nil

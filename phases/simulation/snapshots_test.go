@@ -109,8 +109,9 @@ func (p *process) snapper() *agent.Snapper {
 		},
 		Sync: func(*os.File) error {
 			p.point("btrfs sync")
+			kept := m.w.syncs("btrfs sync", "")
 			return locked(func(s *subvolumes) error {
-				if !m.w.drops("btrfs sync") {
+				if kept {
 					s.durable = maps.Clone(s.is)
 				}
 				return nil

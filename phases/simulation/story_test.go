@@ -38,6 +38,7 @@ type result struct {
 	logs   []string
 	missed bool // a point was never passed
 	found  []candidate
+	sites  map[string]int
 }
 
 func play(t *testing.T, s *scenario, plan ...crash) (r result) { return playWith(t, s, nil, plan) }
@@ -108,7 +109,7 @@ func (w *world) judge(o *phases.Outcome) result {
 		}
 	}
 	r.missed = len(w.plan) > 0
-	r.wrong, r.trace, r.logs, r.found = w.wrong, w.trace, w.logs, w.found
+	r.wrong, r.trace, r.logs, r.found, r.sites = w.wrong, w.trace, w.logs, w.found, w.sites
 	return r
 }
 

@@ -20,7 +20,8 @@ type world struct {
 	plan  []crash  // what is still to be killed
 	wrong []string // what must not happen in any world
 	logs  []string
-	drop  string // mutation: the sync that is left out
+	drop  string         // mutation: the syncs that are left out, by the start of their label
+	sites map[string]int // counts the syncs, unless it is nil
 	now   *controller
 	tries int
 	gone  bool // the plugin died
@@ -132,11 +133,6 @@ func (w *world) machine(name string) *machine {
 		}
 	}
 	panic("no machine " + name)
-}
-
-// drops tells whether a mutation leaves this sync out.
-func (w *world) drops(label string) bool {
-	return w.drop != "" && strings.Contains(nameless(label), w.drop)
 }
 
 func (w *world) fail(format string, args ...any) {
