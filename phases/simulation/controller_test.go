@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,7 +158,7 @@ type journal struct {
 }
 
 func (j journal) Append(rec *state.Record) error {
-	label := "journal " + string(rec.Kind) + " " + rec.Step + rec.Host
+	label := strings.TrimSpace("journal " + string(rec.Kind) + " " + cmp.Or(rec.Step, rec.Host))
 	j.c.point(label)
 	if err := j.c.alive(); err != nil {
 		return err

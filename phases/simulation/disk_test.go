@@ -223,6 +223,7 @@ func (m mount) Link(from, to string) error {
 			return fs.ErrExist
 		}
 		dst.entries[name] = n
+		m.p.m.linked(m.p, to, n.data)
 		return nil
 	}))
 }

@@ -71,6 +71,9 @@ func (m *machine) switchTo(ctx context.Context, p *process, top, action string, 
 	if p.alive() != nil {
 		return agent.Ending{}
 	}
+	if action != "dry-activate" {
+		m.effect(p, top == newSystem, short+" "+action)
+	}
 	if !m.lockSwitch(p) {
 		return say(1, "Could not acquire lock")
 	}
@@ -164,6 +167,7 @@ func (m *machine) nixEnv(ctx context.Context, p *process, args []string, say say
 	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
+	m.effect(p, base == "system" && strings.HasSuffix(what, "--set new"), "nix-env "+what)
 	number := 0
 	switch args[2] {
 	case "--set":

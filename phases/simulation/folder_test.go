@@ -42,7 +42,10 @@ func (f folder) Rename(from, to string) error {
 }
 
 func (f folder) Unlink(name string) error {
-	return f.step("unlink", name, func() error { return f.Disk.Unlink(name) })
+	return f.step("unlink", name, func() error {
+		f.p.m.released(path.Join(f.dir, name))
+		return f.Disk.Unlink(name)
+	})
 }
 
 func (f folder) SyncDir(name string) error {

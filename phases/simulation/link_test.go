@@ -251,6 +251,9 @@ func (s *session) reply(line []byte, out io.Writer) error {
 	op := s.ops[res.ID]
 	delete(s.ops, res.ID)
 	s.mu.Unlock()
+	if op == agent.OpLock && res.Error == nil {
+		s.c.l.m.registered(s.c.c)
+	}
 	if s.p.alive() == nil {
 		s.c.point("reply " + op)
 	}

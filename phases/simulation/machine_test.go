@@ -38,6 +38,8 @@ type machine struct {
 	mixed    string // what left it between two systems; "": nothing
 	switcher *process
 	btrfs    *subvolumes
+	writer   *controller       // whose epoch is the host's
+	ran      map[string]int    // programs, by unit
 	dirty    bool              // likes is old
 	likes    map[bool]likeness // of the folders: as they are, and as on the platter
 
@@ -54,7 +56,7 @@ type behaviour struct {
 }
 
 func newMachine(w *world, name, dir string, b behaviour) *machine {
-	m := &machine{w: w, name: name, dir: dir, disk: newDisk(), procs: map[*process]bool{}, units: map[string]*unit{}, platter: platter{}, behave: b}
+	m := &machine{w: w, name: name, dir: dir, disk: newDisk(), procs: map[*process]bool{}, units: map[string]*unit{}, platter: platter{}, ran: map[string]int{}, behave: b}
 	m.link = &link{m: m}
 	for _, d := range []string{m.root(), dir + "/run", dir + "/boot/loader/entries", dir + "/nix/var/nix/profiles/system-profiles", dir + "/nix/var/nix/gcroots/deployer",
 		dir + "/proc/sys/kernel/random", dir + "/proc/self", dir + "/etc", dir + efivars} {

@@ -16,6 +16,10 @@ type process struct {
 	m      *machine
 	by     *controller // who asked for it; nil: the host itself
 	name   string      // in the names of points: serve, job, restore, guard
+	unit   string      // "": not one's
+	began  bool        // it has a receipt
+	stale  bool        // its controller was taken over from before that
+	late   bool        // it was decided to go back before that
 	last   string      // the point it came to last
 	dead   atomic.Bool
 	calls  atomic.Int32 // since it died

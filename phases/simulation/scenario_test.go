@@ -19,6 +19,8 @@ var scenarios = []*scenario{
 	{name: "success"},
 	{name: "failing validation", production: behaviour{sick: true}},
 	{name: "failing activation", production: behaviour{breaks: true}},
+	{name: "failing undo", production: behaviour{sick: true, stuck: true}},
+	{name: "operator abort", abortAt: "controller: journal step.intent validate/contact@production #1"},
 }
 
 func newWorld(s *scenario, plan []crash) *world {

@@ -94,12 +94,11 @@ func (w *world) judge(o *phases.Outcome) result {
 		o = &phases.Outcome{Exit: -1}
 	}
 	r.exit = o.Exit
-	honest := o.Exit == phases.ExitStuck || o.Exit == phases.ExitUnknown
 	for _, m := range w.machines {
 		is := m.is()
 		r.hosts[m.name] = is
 		switch status := o.Lanes[m.name]; {
-		case honest:
+		case status == state.Stuck && o.Exit == phases.ExitStuck, status == state.OutOfReach && o.Exit == phases.ExitUnknown:
 		case is != "old" && is != "new":
 			w.fail("%s is %s, and the run ended with %d", m.name, is, o.Exit)
 		case status == state.Committed && is != "new", status == state.Restored && is != "old", status == state.Untouched && is != "old":
@@ -108,9 +107,26 @@ func (w *world) judge(o *phases.Outcome) result {
 			w.fail("%s is %s, and the run succeeded", m.name, is)
 		}
 	}
+	w.agrees(o)
 	r.missed = len(w.plan) > 0
 	r.wrong, r.trace, r.logs, r.found, r.sites = w.wrong, w.trace, w.logs, w.found, w.sites
 	return r
+}
+
+// agrees compares the outcome with the record.
+func (w *world) agrees(o *phases.Outcome) {
+	row, ok := w.past()
+	if !ok || row.Exit == nil {
+		return
+	}
+	if *row.Exit != o.Exit {
+		w.fail("the journal says exit %d, the outcome %d", *row.Exit, o.Exit)
+	}
+	for name, lane := range o.Lanes {
+		if row.Lanes[name].Status != lane {
+			w.fail("the journal says that %s is %s, the outcome %s", name, row.Lanes[name].Status, lane)
+		}
+	}
 }
 
 func (r result) String() string {

@@ -20,6 +20,7 @@ type manager struct {
 // unit is a transient one.
 type unit struct {
 	t       agent.Transient
+	by      *process // that asked for it
 	p       *process
 	stopped bool
 	over    chan struct{} // closed when it will not run again
@@ -48,7 +49,7 @@ func (s manager) Run(ctx context.Context, t agent.Transient) error {
 	if s.m.units[t.Name] != nil {
 		return errors.New("unit " + t.Name + " was already loaded")
 	}
-	u := &unit{t: t, over: make(chan struct{})}
+	u := &unit{t: t, by: s.p, over: make(chan struct{})}
 	s.m.units[t.Name] = u
 	go s.m.life(u)
 	return nil
@@ -73,7 +74,12 @@ func (m *machine) life(u *unit) {
 		if !loaded {
 			return
 		}
-		p := m.spawn(args[0], func(ctx context.Context, p *process) { code = m.verb(ctx, p, u.t.Name, args...) })
+		p := m.spawn(args[0], func(ctx context.Context, p *process) {
+			m.w.mu.Lock()
+			p.unit, p.by, p.stale = u.t.Name, u.by.by, u.by.stale
+			m.w.mu.Unlock()
+			code = m.verb(ctx, p, u.t.Name, args...)
+		})
 		m.w.mu.Lock()
 		u.p = p
 		m.w.mu.Unlock()

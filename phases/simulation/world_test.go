@@ -88,6 +88,9 @@ func (w *world) point(who, label string, p *process) {
 		w.plan = w.plan[1:]
 	}
 	w.mu.Unlock()
+	if name == w.scenario.abortAt {
+		close(w.now.stop)
+	}
 	if w.record && len(w.plan) == 0 && k == nil {
 		for _, c := range crashes(name) {
 			w.found = append(w.found, candidate{c, w.like(c, p)})
