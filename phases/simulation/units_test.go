@@ -76,7 +76,10 @@ func (m *machine) life(u *unit) {
 		}
 		p := m.spawn(args[0], func(ctx context.Context, p *process) {
 			m.w.mu.Lock()
-			p.unit, p.by, p.stale = u.t.Name, u.by.by, u.by.stale
+			p.unit = u.t.Name
+			if args[0] != "guard" { // the guard is the host's own
+				p.by, p.stale = u.by.by, u.by.stale
+			}
 			m.w.mu.Unlock()
 			code = m.verb(ctx, p, u.t.Name, args...)
 		})
