@@ -1,0 +1,264 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
+	"github.com/hbohlen/deployer/phases/nix"
+	"github.com/hbohlen/deployer/phases/phasetest"
+	"github.com/hbohlen/deployer/phases/pipeline"
+	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
+)
+
+// controller is one process of deployer.
+type controller struct {
+	w       *world
+	dead    atomic.Bool
+	killed  chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	stop    chan struct{}
+	paused  chan struct{} // nil: it is not; closed: it goes on
+	awake   bool
+	last    string        // the point it came to last
+	stopped chan struct{} // closed when it is paused
+	closers []func()
+}
+
+const runID = "r1"
+
+func (w *world) start() *controller {
+	c := &controller{w: w, killed: make(chan struct{}), stop: make(chan struct{}), stopped: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	w.mu.Lock()
+	w.now = c
+	w.mu.Unlock()
+	return c
+}
+
+// kill is kill -9: what it still does has no effect, its connections end.
+func (c *controller) kill() {
+	if c.dead.Swap(true) {
+		return
+	}
+	close(c.killed)
+	for _, m := range c.w.machines {
+		c.w.mu.Lock()
+		conns := m.link.conns
+		c.w.mu.Unlock()
+		for n := range conns {
+			if n.c == c {
+				n.lose(0)
+			}
+		}
+	}
+	for _, f := range c.closers {
+		f()
+	}
+	c.cancel()
+}
+
+// pause is SIGSTOP: nothing leaves it or comes to it until it is woken.
+func (c *controller) pause() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.paused == nil {
+		c.paused = make(chan struct{})
+		close(c.stopped)
+	}
+}
+
+func (c *controller) wake() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.paused != nil && !c.awake {
+		c.awake = true
+		close(c.paused)
+	}
+}
+
+func (c *controller) hold() {
+	c.w.mu.Lock()
+	p := c.paused
+	c.w.mu.Unlock()
+	if p != nil {
+		<-p
+	}
+}
+
+func (c *controller) alive() error {
+	if c.dead.Load() {
+		return errDead
+	}
+	return nil
+}
+
+func (c *controller) point(label string) {
+	if c.alive() == nil {
+		c.w.point("controller", label, nil)
+	}
+}
+
+// run makes the run: the shipped runbook, compiled for this world.
+func (c *controller) run() *phases.Run {
+	p := &runbooks.Project{Dir: c.w.dir, Flake: ".", Hosts: map[string]*runbooks.Host{}}
+	for _, m := range c.w.machines {
+		p.Hosts[m.name] = &runbooks.Host{Name: m.name, Address: m.name, System: m.name, Build: "controller"}
+	}
+	p.Snapshots = &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {Path: "/persist", OnRollback: "keep"}}}
+	vars := map[string]string{"burn_in": "2m", "look_every": "1m", "rollback_within": "1m"}
+	rb, err := runbooks.LoadRunbook("production", c.w.dir, vars, p)
+	check(err)
+	local := localhost{c}
+	r, err := phases.NewRun(pipeline.Kinds, p, rb, phases.Tools{
+		Dial: func(ctx context.Context, h *runbooks.Host) (host.Host, error) {
+			return c.w.machine(h.Name).link.dial(ctx, c)
+		},
+		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c},
+	})
+	check(err)
+	return r
+}
+
+// open makes the run's folder, its lease and its journal.
+func (c *controller) open(r *phases.Run) *phases.Log { return c.openAs(r, runID) }
+
+func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
+	r.ID = id
+	r.Dir = &state.RunDir{ID: id, Path: filepath.Join(c.w.dir, "store", id)}
+	check(os.MkdirAll(r.Dir.OutputDir(), 0o700))
+	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
+	lease, err := r.Dir.Lease()
+	check(err)
+	c.closers = append(c.closers, func() { _ = lease.Release() })
+	j, err := state.Create(r.Dir.Path)
+	check(err)
+	c.closers = append(c.closers, func() { _ = j.Close() })
+	return &phases.Log{Run: r.ID, Journal: journal{c, j}}
+}
+
+// journal is the run's, with a point before and after each write.
+type journal struct {
+	c *controller
+	j *state.Journal
+}
+
+func (j journal) Append(rec *state.Record) error {
+	label := strings.TrimSpace("journal " + string(rec.Kind) + " " + cmp.Or(rec.Step, rec.Host))
+	j.c.point(label)
+	if err := j.c.alive(); err != nil {
+		return err
+	}
+	if err := j.j.Append(rec); err != nil {
+		return err
+	}
+	j.c.w.mu.Lock()
+	j.c.w.records.add(*rec)
+	j.c.w.mu.Unlock()
+	j.c.point(label + " written")
+	return j.c.alive()
+}
+
+func (j journal) Full() bool { return j.j.Full() }
+
+// execute is `deployer run`. It gives nil when the controller was killed.
+func (c *controller) execute() *phases.Outcome {
+	done := make(chan *phases.Outcome, 1)
+	go func() {
+		r := c.run()
+		if _, err := r.MakePlan(c.ctx, &phases.Log{}); err != nil {
+			c.w.fail("no plan: %v", err)
+			done <- nil
+			return
+		}
+		runner := &phases.Runner{Run: r, Log: c.open(r), Stop: c.stop}
+		created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Hosts: []string{"staging", "production"}, By: r.Owner}
+		_ = runner.Log.Record(state.Record{Kind: state.RunCreated}, created)
+		done <- runner.Execute(c.ctx)
+	}()
+	select {
+	case o := <-done:
+		return o
+	case <-c.killed:
+		return nil
+	case <-c.stopped:
+		return nil
+	}
+}
+
+// localhost answers the commands that a controller runs on its own machine.
+type localhost struct{ c *controller }
+
+func (l localhost) Name() string                             { return "controller" }
+func (l localhost) Login() (string, bool)                    { return "me", false }
+func (l localhost) Lost() <-chan struct{}                    { return nil }
+func (l localhost) Close() error                             { return nil }
+func (l localhost) Fresh(context.Context) (host.Host, error) { return l, nil }
+func (l localhost) Start(context.Context, host.Command) (host.Process, error) {
+	return nil, errors.New("no processes here")
+}
+func (l localhost) Upload(context.Context, io.Reader, string, fs.FileMode) error {
+	return errors.New("no upload here")
+}
+
+func (l localhost) Run(_ context.Context, cmd host.Command) (host.Result, error) {
+	if err := l.c.alive(); err != nil {
+		return host.Result{}, err
+	}
+	line := strings.Join(cmd.Args, " ")
+	switch {
+	case cmd.Args[0] == "git":
+		return host.Result{Code: 1}, nil
+	case strings.Contains(line, " eval "):
+		b, _ := json.Marshal(map[string]string{"drv": newSystem + ".drv", "out": newSystem, "kind": "x86_64-linux"})
+		return host.Result{Stdout: b}, nil
+	case strings.Contains(line, " copy "):
+		return l.copy(cmd)
+	case strings.Contains(line, "path-info"):
+		return host.Result{Stdout: []byte("{}")}, nil
+	case cmd.Args[0] == "nix-store", cmd.Args[0] == "nix-instantiate", strings.Contains(line, "flake metadata"), strings.Contains(line, "config"):
+		return host.Result{Stdout: []byte("{}")}, nil
+	}
+	l.c.w.fail("controller: unexpected command %q", cmd.Args)
+	return host.Result{Code: 127}, nil
+}
+
+// copy is `nix copy`.
+func (l localhost) copy(cmd host.Command) (host.Result, error) {
+	for _, m := range l.c.w.machines {
+		for _, a := range cmd.Args {
+			if a != "ssh-ng://"+m.name {
+				continue
+			}
+			l.c.w.point(m.name+" link", "copy", nil)
+			l.c.w.mu.Lock()
+			reachable := m.up && !time.Now().Before(m.link.until)
+			l.c.w.mu.Unlock()
+			if !reachable || l.c.alive() != nil {
+				if cmd.Stderr != nil {
+					fmt.Fprintln(cmd.Stderr, "error: cannot connect")
+				}
+				return host.Result{Code: 1}, nil
+			}
+			m.system(newSystem)
+		}
+	}
+	return host.Result{}, nil
+}
+
+var _ host.Host = localhost{}
+var _ = agent.Dir
