@@ -109,7 +109,12 @@ func (a *agent) syncBoot() error {
 	if err != nil || m.dir == "" {
 		return err
 	}
-	return inDir(a.host(m.dir), func(dir *os.File) error { return unix.Syncfs(int(dir.Fd())) })
+	dir, err := os.Open(a.host(m.dir))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return unix.Syncfs(int(dir.Fd()))
 }
 
 // choose makes the trial entry of a system the next boot's alone; "" chooses none.
@@ -173,7 +178,7 @@ func (a *agent) endTrial(ctx context.Context, stays string) (effect, error) {
 		}
 	}
 	for _, link := range append([]string{a.host(TrialProfile)}, links...) {
-		if err := removeAt(filepath.Split(link)); err != nil {
+		if err := a.removeAt(filepath.Split(link)); err != nil {
 			return effect{}, err
 		}
 	}

@@ -142,10 +142,10 @@ func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
 	r.Dir = &state.RunDir{ID: id, Path: filepath.Join(c.w.dir, "store", id)}
 	check(os.MkdirAll(r.Dir.OutputDir(), 0o700))
 	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
-	lease, err := r.Dir.Lease()
+	lease, err := r.Dir.Lease(true)
 	check(err)
 	c.closers = append(c.closers, func() { _ = lease.Release() })
-	j, err := state.Create(r.Dir.Path)
+	j, err := state.Create(r.Dir.Path, lease)
 	check(err)
 	c.closers = append(c.closers, func() { _ = j.Close() })
 	return &phases.Log{Run: r.ID, Journal: journal{c, j}}
