@@ -94,15 +94,15 @@ func (d *RunDir) leasePath(epoch uint64) string {
 // lastLease is that of the last epoch that left anything: a lease, or what was
 // rebuilt.
 func (d *RunDir) lastLease() (last numbered, err error) {
-	leases, err := byEpoch(d.Path, leaseName)
-	if n := len(leases); n > 0 {
+	segments, err := byEpoch(d.Path, segmentName) // first: a lease is there before its segment
+	leases, lerr := byEpoch(d.Path, leaseName)
+	if n := len(segments); n > 0 {
+		last.epoch = segments[n-1].epoch
+	}
+	if n := len(leases); n > 0 && leases[n-1].epoch >= last.epoch {
 		last = leases[n-1]
 	}
-	segments, serr := byEpoch(d.Path, segmentName)
-	if n := len(segments); n > 0 && segments[n-1].epoch > last.epoch {
-		last = numbered{epoch: segments[n-1].epoch} // without a holder
-	}
-	return last, errors.Join(err, serr)
+	return last, errors.Join(err, lerr)
 }
 
 // Live tells whether some process on this machine holds the lease, and has
@@ -165,15 +165,9 @@ func (n numbered) sign(f *os.File) error {
 	data, _ := json.Marshal(Owner{
 		Epoch: n.epoch, PID: os.Getpid(), Who: os.Getenv("USER") + "@" + host, Since: now().UTC(), BootID: strings.TrimSpace(string(boot)),
 	})
-	err := lock(f)
-	if err == nil {
-		_, _ = f.Write(data)
-		err = f.Sync()
-	}
-	if isFull(err) {
-		return nil
-	}
-	return err
+	_, _ = f.Write(data)
+	_ = f.Sync()
+	return lock(f)
 }
 
 // owner is who signed the lease, as far as can be read.

@@ -87,9 +87,6 @@ func OpenForRestore(dir string, lease *Lease) (*Journal, []Record, error) {
 }
 
 func open(dir string, lease *Lease, damaged bool) (j *Journal, recs []Record, err error) {
-	if err := lease.Lost(); err != nil {
-		return nil, nil, err
-	}
 	f, err := openSegment(dir, lease.Epoch())
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot open the journal: %w", err)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hbohlen/deployer/state"
@@ -94,7 +95,7 @@ func TestLateRecordsDoNotCount(t *testing.T) {
 	// What is wrong behind the point of takeover does not count either.
 	path := filepath.Join(d.Path, "journal.jsonl")
 	data := readJournal(t, d.Path)
-	must(t, os.WriteFile(path, slices.Concat(data, []byte("torn\n"), split(data)[1]), 0o600))
+	must(t, os.WriteFile(path, slices.Concat(split(data)[0], []byte("torn\n"), split(data)[1]), 0o600))
 	wantRead(t, d.Path, "a b c", 2)
 	must(t, third.Close())
 	_, recs := goOn(t, d, true)
@@ -123,6 +124,48 @@ func TestSegmentThatNobodySawDoesNotCount(t *testing.T) {
 		t.Fatal("acknowledged")
 	}
 	wantRead(t, d.Path, "a c", 1)
+}
+
+// The third goes on from what the first wrote late for the second.
+func TestSegmentGoesOnFromALineNotFromANumber(t *testing.T) {
+	d, j := begun(t, 0)
+	note(t, j, "a")
+	var second, third *state.Journal
+	during := func(j *state.Journal, young **state.Journal) {
+		state.ForTestWrap(j, func(f state.File) state.File {
+			return &disk{File: f, onWrite: func([]byte) (int, error) {
+				*young, _ = goOn(t, d, true)
+				return 0, nil
+			}}
+		})
+	}
+	during(j, &second)
+	_ = j.Append(&state.Record{Kind: state.Note, Text: "b"})
+	during(second, &third)
+	_ = second.Append(&state.Record{Kind: state.Note, Text: "late"})
+	note(t, third, "c")
+	wantRead(t, d.Path, "a b c", 1)
+}
+
+// Full for good, and taken over from in the middle of an fsync: the lines that
+// were read meanwhile are not touched.
+func TestFencedProcessRewritesNothing(t *testing.T) {
+	d, j := begun(t, 0)
+	note(t, j, "a")
+	var young *state.Journal
+	full := &disk{}
+	state.ForTestWrap(j, func(f state.File) state.File { full.File = f; return full })
+	full.onSync = func() error {
+		young, _ = goOn(t, d, true)
+		full.onWrite = func([]byte) (int, error) { return 0, syscall.ENOSPC }
+		return syscall.ENOSPC
+	}
+	var fenced *state.Fenced
+	if err := j.Append(&state.Record{Kind: state.Note, Text: "b"}); !errors.As(err, &fenced) {
+		t.Fatal(err)
+	}
+	note(t, young, "c")
+	wantRead(t, d.Path, "a b c", 0)
 }
 
 // segments is a run of three epochs, three notes each.
