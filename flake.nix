@@ -9,6 +9,8 @@
       each = f: nixpkgs.lib.genAttrs systems (s: f nixpkgs.legacyPackages.${s});
     in
     {
+      nixosModules.deployer-host = ./runbooks/modules/deployer-host.nix;
+
       packages = each (pkgs: {
         default = pkgs.buildGoModule {
           pname = "deployer";

@@ -128,11 +128,13 @@ func missing(err error) bool {
 // its lease: it ends when that does.
 func (l *Lane) start(ctx context.Context, digest string) (*agent.Client, error) {
 	// The process outlives ctx, which may only be about opening it.
-	p, err := l.Host.Start(context.WithoutCancel(ctx), host.Command{Args: []string{agent.LauncherPath, "run", digest, "serve"}, Privileged: true})
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	p, err := l.Host.Start(life, host.Command{Args: []string{agent.LauncherPath, "run", digest, "serve"}, Privileged: true})
 	if err != nil {
+		end()
 		return nil, err
 	}
-	c := agent.NewClient(stream{p})
+	c := agent.NewClient(stream{p, end})
 	hello, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var h agent.Hello
@@ -184,10 +186,17 @@ func (l *Lane) run(ctx context.Context, stdin io.Reader, args ...string) error {
 	return err
 }
 
-// stream is an agent's process as a ReadWriteCloser.
-type stream struct{ host.Process }
+// stream is an agent's process as a ReadWriteCloser. An agent ends when its input
+// does; one that hangs is ended a little later.
+type stream struct {
+	host.Process
+	end func()
+}
 
-func (s stream) Close() error { return s.CloseWrite() }
+func (s stream) Close() error {
+	time.AfterFunc(2*time.Second, s.end)
+	return s.CloseWrite()
+}
 
 // Fresh reaches the host over a new connection and a new login, with an agent
 // of its own. Judgement is only ever passed over such a connection: a broken

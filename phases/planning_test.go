@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
@@ -331,6 +332,31 @@ func TestAgentMustBeTheOneThatWasAskedFor(t *testing.T) {
 		err := l.Call(t.Context(), agent.OpFacts, nil, nil)
 		if err == nil || !strings.Contains(err.Error(), "the agent says it is beef, want cafe") {
 			t.Errorf("got %v", err)
+		}
+		l.Drop()
+	})
+}
+
+// An agent that says nothing and does not end with its input is given up.
+func TestAgentThatHangsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, gone := hosttest.New(t, "h1"), make(chan struct{})
+		f.On(hosttest.Prefix(agent.LauncherPath, "run")).Do(func(_ host.Command, in io.Reader, _ io.Writer) host.Result {
+			for b := make([]byte, 512); ; time.Sleep(time.Second) { // deaf to the end of its input
+				if _, err := in.Read(b); errors.Is(err, io.ErrClosedPipe) {
+					close(gone)
+					return host.Result{Code: 143}
+				}
+			}
+		})
+		r, _ := phasetest.Run(phasetest.Make(t, "h1"))
+		l := r.Lanes[0]
+		l.Host = f
+		start := time.Now()
+		err := l.Call(t.Context(), agent.OpFacts, nil, nil)
+		<-gone
+		if d := time.Since(start); err == nil || d < 22*time.Second || d > 24*time.Second {
+			t.Errorf("after %s: %v", d, err)
 		}
 		l.Drop()
 	})

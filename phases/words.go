@@ -22,6 +22,13 @@ func Words(op agent.Operation) string {
 		return s
 	case agent.DoBoot:
 		return "make " + ShortPath(op.Boot.System) + " the boot default"
+	case agent.DoTrial:
+		if op.System == "" {
+			return "take the trial boot back, if there is one"
+		}
+		return "let the next boot alone start " + ShortPath(op.System)
+	case agent.DoReboot:
+		return "reboot into " + ShortPath(op.System)
 	case agent.DoWriteFile:
 		if op.Digest == "" && op.Link == "" {
 			return "remove " + op.Path

@@ -38,7 +38,7 @@ func checkRepair(t *testing.T, dir string, tail []byte) {
 	if err != nil || damage != nil || len(before) != lines-1 {
 		t.Fatalf("tail of %d bytes: a reader gets %d records, %v, %v", len(tail), len(before), damage, err)
 	}
-	j, recs, err := state.Open(dir)
+	j, recs, err := state.Open(dir, nil)
 	must(t, err)
 	appendNotes(t, j, 1)
 	must(t, j.Close())
@@ -94,7 +94,7 @@ func TestFlippedByteInTheMiddleIsDamage(t *testing.T) {
 				t.Fatalf("byte %d: only %v can be read", i-from, texts(recs))
 			}
 			var forWriters *state.Damage
-			if j, _, err := state.Open(dir); j != nil || !errors.As(err, &forWriters) {
+			if j, _, err := state.Open(dir, nil); j != nil || !errors.As(err, &forWriters) {
 				t.Fatalf("byte %d: a writer got %v, %v", i-from, j, err)
 			}
 		}
@@ -137,7 +137,7 @@ func TestLinesOutOfTheirChainAreDamage(t *testing.T) {
 			if !slices.IsSortedFunc(recs, func(a, b state.Record) int { return int(a.Seq) - int(b.Seq) }) {
 				t.Fatalf("a reader gets records out of order: %v", texts(recs))
 			}
-			if _, _, err := state.Open(dir); err == nil {
+			if _, _, err := state.Open(dir, nil); err == nil {
 				t.Fatal("a writer may go on")
 			}
 		})
@@ -145,11 +145,11 @@ func TestLinesOutOfTheirChainAreDamage(t *testing.T) {
 }
 
 func otherRun(t *testing.T) []byte {
-	j, err := state.Create(filepath.Join(t.TempDir(), "run-2"))
+	j, err := state.Create(filepath.Join(t.TempDir(), "run-2"), nil)
 	must(t, err)
 	defer j.Close()
 	dir := filepath.Join(t.TempDir(), "run-2")
-	j, err = state.Create(dir)
+	j, err = state.Create(dir, nil)
 	must(t, err)
 	appendNotes(t, j, lines)
 	return readJournal(t, dir)
@@ -159,7 +159,7 @@ func TestRestoreGoesOnBehindDamage(t *testing.T) {
 	l := split(journalOf(t, lines))
 	dir := plant(t, bytes.Join(slices.Concat(l[:2], l[3:], l[4:]), []byte("")))
 	for round := range 2 {
-		j, recs, err := state.OpenForRestore(dir)
+		j, recs, err := state.OpenForRestore(dir, nil)
 		must(t, err)
 		if j.Damage() == nil || len(recs) != lines-1+round {
 			t.Fatalf("round %d: damage %v, records %v", round, j.Damage(), texts(recs))
@@ -178,7 +178,7 @@ func TestRestoreGoesOnBehindDamage(t *testing.T) {
 
 func TestJournalTornInItsFirstRecord(t *testing.T) {
 	dir := plant(t, journalOf(t, 1)[:30])
-	j, recs, err := state.Open(dir)
+	j, recs, err := state.Open(dir, nil)
 	must(t, err)
 	defer j.Close()
 	if len(recs) != 1 || recs[0].Kind != state.Repaired || recs[0].Run != runID {

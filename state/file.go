@@ -1,10 +1,14 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -45,14 +49,64 @@ func replace(path string, data []byte) error {
 	return syncDir(dir)
 }
 
+// publish makes a file that comes to its name whole, once, and filled: it fails
+// where there is one already, so that of several processes one succeeds.
+func publish(path string, fill func(*os.File) error) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	err = fill(f)
+	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// numbered is a file of one epoch.
+type numbered struct {
+	epoch uint64
+	path  string
+}
+
+// Before there were epochs, a run had one lease and one segment.
+var (
+	leaseName   = regexp.MustCompile(`^lease(?:-([1-9][0-9]*))?$`)
+	segmentName = regexp.MustCompile(`^journal(?:-([1-9][0-9]*))?\.jsonl$`)
+)
+
+// byEpoch lists the files in dir that are named so, oldest first.
+func byEpoch(dir string, name *regexp.Regexp) (files []numbered, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		if m := name.FindStringSubmatch(entry.Name()); m != nil {
+			epoch, _ := strconv.ParseUint(cmp.Or(m[1], "1"), 10, 64)
+			files = append(files, numbered{epoch, filepath.Join(dir, entry.Name())})
+		}
+	}
+	slices.SortFunc(files, func(a, b numbered) int { return cmp.Compare(a.epoch, b.epoch) })
+	return files, err
+}
+
 // syncDir makes the names in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func syncDir(dir string) error { return syncFile(dir) }
+
+// syncFile makes durable what anybody wrote to a file.
+func syncFile(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	defer f.Close()
+	return f.Sync()
 }
 
 // makeDir makes dir and what leads to it, and the new names durable.

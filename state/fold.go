@@ -42,10 +42,14 @@ var appliers = map[Kind]func(*Run, Record){
 	StepSkipped:   outcome(StatusSkipped),
 	StepWaiting:   outcome(StatusWaiting),
 	StepRetry:     outcome(StatusPending),
+	StepResolved:  resolved,
 	LaneState:     laneMoved,
 	UndoIntent:    undo(StatusUndoing),
 	UndoDone:      undo(StatusUndone),
 	UndoFailed:    undo(StatusUndoFailed),
+	LeaseAcquired: acquired,
+	GuardArmed:    guard,
+	GuardDecided:  guard,
 	Decision:      func(r *Run, rec Record) { r.Decisions = append(r.Decisions, rec) },
 	Check:         func(r *Run, rec Record) { r.Checks = append(r.Checks, rec) },
 	Notified:      notified,
@@ -73,6 +77,22 @@ func created(r *Run, rec Record) {
 	r.Started = rec.Time
 	for _, host := range c.Hosts {
 		r.setLane(host, func(l *Lane) { l.Status = Planned })
+	}
+}
+
+// acquired keeps the highest epochs: none ever goes down.
+func acquired(r *Run, rec Record) {
+	a := data[Acquired](rec)
+	r.Epoch = max(r.Epoch, a.Epoch)
+	for host, epoch := range a.Hosts {
+		r.setLane(host, func(l *Lane) { l.Epoch = max(l.Epoch, epoch) })
+	}
+}
+
+// guard leaves the decision of a lane's last round: none yet where it is armed.
+func guard(r *Run, rec Record) {
+	if rec.Host != "" {
+		r.setLane(rec.Host, func(l *Lane) { l.Decision = data[Decided](rec).Decision })
 	}
 }
 
@@ -118,13 +138,15 @@ func (r *Run) setLane(host string, change func(*Lane)) {
 }
 
 // phase returns a phase, as pending where it is new.
-func (r *Run) phase(name string) *PhaseState {
+func (r *Run) phase(name string) *PhaseState { return &r.Phases[r.phaseAt(name)] }
+
+func (r *Run) phaseAt(name string) int {
 	i := slices.IndexFunc(r.Phases, func(p PhaseState) bool { return p.Name == name })
 	if i < 0 {
 		i = len(r.Phases)
 		r.Phases = append(r.Phases, PhaseState{Name: name, Status: StatusPending})
 	}
-	return &r.Phases[i]
+	return i
 }
 
 // step returns the step of a record, as pending where it is new.
@@ -132,9 +154,11 @@ func (r *Run) step(rec Record) *StepState {
 	if s := r.Step(rec.Host, rec.Step); s != nil {
 		return s
 	}
-	p := r.phase(rec.Phase)
+	i := r.phaseAt(rec.Phase)
+	p := &r.Phases[i]
+	r.index[[2]string{rec.Host, rec.Step}] = place{i, len(p.Steps)}
 	p.Steps = append(p.Steps, StepState{Key: rec.Step, Host: rec.Host, Phase: rec.Phase, Status: StatusPending})
-	return &p.Steps[len(p.Steps)-1]
+	return r.Step(rec.Host, rec.Step)
 }
 
 func phaseStarted(r *Run, rec Record) {
@@ -188,6 +212,17 @@ func outcome(status StepStatus) func(*Run, Record) {
 			s.note(rec, status)
 			s.Ended, s.Elapsed, s.Facts = rec.Time, rec.Elapsed, rec.Data
 		}
+	}
+}
+
+// verdicts say what a step in doubt turned out to be.
+var verdicts = map[string]StepStatus{"applied": StatusDone, "not-applied": StatusPending, "partial": StatusFailed}
+
+func resolved(r *Run, rec Record) {
+	v := data[Resolved](rec)
+	if status := verdicts[v.Verdict]; status != "" {
+		rec.Data = v.Evidence
+		outcome(status)(r, rec)
 	}
 }
 

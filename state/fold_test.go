@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -13,13 +14,16 @@ import (
 	"github.com/hbohlen/deployer/state"
 )
 
-func diffRuns(a, b *state.Run) string { return cmp.Diff(a, b) }
+func diffRuns(a, b *state.Run) string {
+	return cmp.Diff(a, b, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(state.Run{}))
+}
 
 var kinds = []state.Kind{
 	state.RunCreated, state.RunState, state.RunFinished, state.PhaseStarted, state.PhaseFinished,
 	state.StepIntent, state.StepDone, state.StepFailed, state.StepSkipped, state.StepWaiting, state.StepRetry,
 	state.LaneState, state.UndoIntent, state.UndoDone, state.UndoFailed, state.Decision,
 	state.Check, state.Notified, state.NotifyFailed, state.Repaired, state.Note,
+	state.StepResolved, state.LeaseAcquired, state.GuardArmed, state.GuardDecided,
 }
 
 // anyData is data of any kind: also of the wrong one.
@@ -33,6 +37,8 @@ func anyData(t *rapid.T) json.RawMessage {
 		nil, "text", state.Moved{To: status}, state.Intent{Class: class, Undo: json.RawMessage(`{"op":1}`)},
 		state.Finished{Outcome: status, Exit: 20, Lanes: map[string]state.Status{"web1": status}},
 		state.Created{Type: "deploy", Hosts: []string{"web1", "db1"}},
+		state.Resolved{Verdict: rapid.SampledFrom([]string{"applied", "not-applied", "partial", "of-later"}).Draw(t, "verdict")},
+		state.Acquired{Epoch: 2, Hosts: map[string]uint64{"web1": 7}}, state.Decided{Decision: "confirmed"},
 	}).Draw(t, "data"))
 	return b
 }
@@ -72,7 +78,7 @@ func TestFoldInPartsIsFoldOfAll(t *testing.T) {
 			state.Apply(run, rec)
 			state.Apply(run, rec) // seen twice is seen once
 		}
-		if diff := cmp.Diff(state.Fold(recs), run, cmpopts.EquateEmpty()); diff != "" {
+		if diff := diffRuns(state.Fold(recs), run); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -213,6 +219,48 @@ func TestDerive(t *testing.T) {
 	}
 }
 
+func TestWaitingRunNeedsNoProcess(t *testing.T) {
+	run := script(t,
+		state.Record{Kind: state.RunState, Reason: "the window opens at 22:00", Data: raw(t, state.Moved{To: state.Waiting})},
+		state.Record{Kind: state.Note},
+	)
+	if run.Waits != "the window opens at 22:00" || state.Derive(run, false) != state.Waiting || run.Finished() {
+		t.Fatalf("%+v", run)
+	}
+}
+
+func TestStepInDoubtIsResolved(t *testing.T) {
+	cases := map[string]state.StepStatus{"applied": state.StatusDone, "not-applied": state.StatusPending, "partial": state.StatusFailed, "of-later": state.StatusIntended}
+	for verdict, want := range cases {
+		verdict := raw(t, state.Resolved{Method: "probe", Verdict: verdict, Evidence: json.RawMessage(`{"system":"/nix/store/x"}`)})
+		recs := []state.Record{{Kind: state.StepIntent, Attempt: 1}, {Kind: state.StepResolved, Attempt: 1, Data: verdict}}
+		s := script(t, recs...).Step("web1", "activate")
+		if s.Status != want || want != state.StatusIntended && string(s.Facts) != `{"system":"/nix/store/x"}` {
+			t.Errorf("%s: %+v", verdict, s)
+		}
+		again := script(t, append(recs, state.Record{Kind: state.StepIntent, Attempt: 2}, state.Record{Kind: state.StepDone, Attempt: 2}, recs[1])...)
+		if s := again.Step("web1", "activate"); want == state.StatusPending && (s.Status != state.StatusDone || s.Attempt != 2) {
+			t.Errorf("%s, then again: %+v", verdict, s)
+		}
+	}
+}
+
+func TestLaneKnowsItsEpochAndItsGuardsDecision(t *testing.T) {
+	acquired := func(epoch, host uint64) state.Record {
+		return state.Record{Kind: state.LeaseAcquired, Data: raw(t, state.Acquired{Epoch: epoch, Holder: "mo@desk", Hosts: map[string]uint64{"web1": host}})}
+	}
+	decided := state.Record{Kind: state.GuardDecided, Data: raw(t, state.Decided{Decision: "confirmed", By: "controller", Round: 1})}
+	recs := []state.Record{acquired(1, 7), {Kind: state.GuardArmed}, decided, acquired(3, 9), acquired(2, 8)}
+	run := script(t, recs...)
+	if want := (state.Lane{Decision: "confirmed", Epoch: 9}); run.Epoch != 3 || run.Lanes["web1"] != want {
+		t.Fatalf("%d, %+v", run.Epoch, run.Lanes)
+	}
+	run = script(t, append(recs, state.Record{Kind: state.GuardArmed})...)
+	if got := run.Lanes["web1"].Decision; got != "" {
+		t.Fatalf("a new round is decided: %s", got)
+	}
+}
+
 func TestChangedIsAnyIntentThatMayChangeAHost(t *testing.T) {
 	for class, want := range map[string]bool{"read": false, "notify": false, "probe": true, "once": true, "unheard-of": true} {
 		in := raw(t, state.Intent{Class: class})
@@ -237,17 +285,52 @@ func TestPhaseEndsAsItsStepsAre(t *testing.T) {
 	}
 }
 
-func BenchmarkFold(b *testing.B) {
-	recs := make([]state.Record, 0, 10_000)
-	for i := 0; len(recs) < cap(recs); i++ {
-		rec := state.Record{Run: runID, Host: fmt.Sprint(i % 20), Phase: fmt.Sprint(i / 200 % 10), Step: fmt.Sprint(i % 200), Attempt: i / 200, Time: epoch}
+// long is a run of n records: 50 hosts with 100 steps each, again and again.
+func long(n int) []state.Record {
+	recs := make([]state.Record, 0, n)
+	for i := 0; len(recs) < n; i++ {
+		rec := state.Record{
+			V: state.Schema, Run: runID, Epoch: 1, Time: epoch, Host: fmt.Sprint("web", i%50),
+			Phase: fmt.Sprint(i / 50 % 10), Step: fmt.Sprint(i / 50 % 100), Attempt: i/5000 + 1,
+		}
 		for _, kind := range []state.Kind{state.StepIntent, state.StepDone} {
 			rec.Kind, rec.Seq, rec.Data = kind, uint64(len(recs)+1), json.RawMessage(`{"op":"run.web1.a.1","class":"probe","undo":{"ops":[1,2]}}`)
 			recs = append(recs, rec)
 		}
 	}
-	for b.Loop() {
-		state.Fold(recs)
+	return recs
+}
+
+func BenchmarkFold(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			recs := long(n)
+			for b.Loop() {
+				state.Fold(recs)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/record")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/10k")
+}
+
+// BenchmarkReadAndFold compares with reading and hashing the same bytes.
+func BenchmarkReadAndFold(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			dir := plant(b, state.ForTestEncode(long(n)))
+			for b.Loop() {
+				recs, damage, err := state.Read(dir)
+				if err != nil || damage != nil || state.Fold(recs).Seq != uint64(n) {
+					b.Fatal(damage, err)
+				}
+			}
+			took := b.Elapsed() / time.Duration(b.N)
+			start := time.Now()
+			for range b.N {
+				sha256.Sum256(readJournal(b, dir))
+			}
+			b.ReportMetric(float64(took)/float64(time.Since(start)/time.Duration(b.N)), "x-hash")
+			b.ReportMetric(float64(took.Nanoseconds())/float64(n), "ns/record")
+		})
+	}
 }

@@ -71,7 +71,7 @@ func TestBallastComesBackWithARunAndGoesWithItsEnd(t *testing.T) {
 	j, dir := create(t)
 	must(t, os.Remove(filepath.Join(dir, "ballast")))
 	must(t, j.Close())
-	j, _, err := state.Open(dir)
+	j, _, err := state.Open(dir, nil)
 	must(t, err)
 	defer j.Close()
 	if !hasBallast(dir) || j.Full() {

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,17 +48,31 @@ func TestJournalsOfEveryVersionStayReadable(t *testing.T) {
 // TestTodaysJournalIsTheFixture notices a change of the format: that needs a
 // new Schema and a fixture of its own.
 func TestTodaysJournalIsTheFixture(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "06f9x2k4m0q7r8s9ta")
-	at := epoch
-	defer state.ForTestClock(func() time.Time { at = at.Add(1500 * time.Millisecond); return at })()
-	j, err := state.Create(dir)
+	d := &state.RunDir{ID: "06f9x2k4m0q7r8s9ta", Path: filepath.Join(t.TempDir(), "06f9x2k4m0q7r8s9ta")}
+	must(t, os.Mkdir(d.Path, 0o700))
+	var ticks atomic.Int64
+	defer state.ForTestClock(func() time.Time { return epoch.Add(time.Duration(ticks.Add(1)) * 1500 * time.Millisecond) })()
+	lease := hold(t, d, false)
+	j, err := state.Create(d.Path, lease)
 	must(t, err)
-	defer j.Close()
-	for _, rec := range story(t) {
+	records := story(t)
+	for _, rec := range records[:10] {
 		must(t, j.Append(&rec))
 	}
-	got := readJournal(t, dir)
-	fixture := "testdata/v1/journal.jsonl"
+	must(t, j.Close())
+	j, _ = goOn(t, d, true)
+	more := takeover(t)
+	for _, rec := range slices.Concat(more[:3], records[10:17], more[3:], records[17:]) {
+		must(t, j.Append(&rec))
+	}
+	for _, name := range []string{"journal.jsonl", "journal-2.jsonl"} {
+		checkFixture(t, filepath.Join("testdata/v2", name), filepath.Join(d.Path, name))
+	}
+}
+
+func checkFixture(t *testing.T, fixture, path string) {
+	got, err := os.ReadFile(path)
+	must(t, err)
 	if _, err := os.Stat(fixture); *update && os.IsNotExist(err) {
 		must(t, os.MkdirAll(filepath.Dir(fixture), 0o755))
 		must(t, os.WriteFile(fixture, got, 0o644))
@@ -65,6 +81,18 @@ func TestTodaysJournalIsTheFixture(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+// takeover is what a second controller adds: it begins in the middle of an
+// activation, and claims the guard's decision before it restores.
+func takeover(t *testing.T) []state.Record {
+	return []state.Record{
+		{Kind: state.LeaseAcquired, Data: raw(t, state.Acquired{Epoch: 2, Holder: "jo@desk", Reason: "mo's laptop is asleep", Hosts: map[string]uint64{"web1": 12}})},
+		{Kind: state.GuardArmed, Host: "web1", Text: "fires at 22:10"},
+		{Kind: state.StepResolved, Host: "web1", Phase: "switch", Step: "activate", Attempt: 1, Data: raw(t, state.Resolved{
+			Method: "probe", Verdict: "not-applied", Evidence: json.RawMessage(`{"system":"/nix/store/old-system"}`)})},
+		{Kind: state.GuardDecided, Host: "web1", Data: raw(t, state.Decided{Decision: "restoring", By: "controller", Round: 1})},
 	}
 }
 

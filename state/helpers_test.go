@@ -32,7 +32,7 @@ func must(t testing.TB, err error) {
 func create(t testing.TB) (*state.Journal, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), runID)
-	j, err := state.Create(dir)
+	j, err := state.Create(dir, nil)
 	must(t, err)
 	t.Cleanup(func() { j.Close() })
 	return j, dir
@@ -86,4 +86,35 @@ func texts(recs []state.Record) []string {
 		out = append(out, rec.Text)
 	}
 	return out
+}
+
+// hold takes the lease of a run until the test ends.
+func hold(t testing.TB, d *state.RunDir, takeOver bool) *state.Lease {
+	t.Helper()
+	lease, err := d.Lease(takeOver)
+	must(t, err)
+	t.Cleanup(func() { _ = lease.Release() })
+	return lease
+}
+
+// goOn takes a run and opens its journal.
+func goOn(t testing.TB, d *state.RunDir, takeOver bool) (*state.Journal, []state.Record) {
+	t.Helper()
+	j, recs, err := state.Open(d.Path, hold(t, d, takeOver))
+	must(t, err)
+	t.Cleanup(func() { j.Close() })
+	return j, recs
+}
+
+// begun is a new run whose first controller wrote n notes.
+func begun(t testing.TB, n int) (*state.RunDir, *state.Journal) {
+	t.Helper()
+	d := &state.RunDir{ID: runID, Path: filepath.Join(t.TempDir(), runID)}
+	must(t, os.Mkdir(d.Path, 0o700))
+	must(t, os.WriteFile(filepath.Join(d.Path, "ballast"), nil, 0o600)) // quicker than a real one
+	j, err := state.Create(d.Path, hold(t, d, false))
+	must(t, err)
+	t.Cleanup(func() { j.Close() })
+	appendNotes(t, j, n)
+	return d, j
 }

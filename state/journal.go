@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -20,8 +21,9 @@ type file interface {
 // Journal appends records to a run's journal. It is safe for concurrent use:
 // appends that come while an fsync is under way share the next one.
 type Journal struct {
-	dir string
-	f   file
+	dir   string
+	f     file
+	lease *Lease // nil: nobody else can know the run
 
 	mu       sync.Mutex
 	flushed  *sync.Cond
@@ -35,18 +37,20 @@ type Journal struct {
 	err      error // the first one that ended this journal
 }
 
-func newJournal(dir string, f file, c chain, size int64) *Journal {
-	j := &Journal{dir: dir, f: f, chain: c, end: size, synced: size}
+func newJournal(dir string, f file, lease *Lease, c chain, size int64) *Journal {
+	j := &Journal{dir: dir, f: f, lease: lease, chain: c, end: size, synced: size}
 	j.flushed = sync.NewCond(&j.mu)
 	return j
 }
 
-// Append writes rec and returns when it is durable. It fills V, Seq and Prev,
-// and Run and Time where they are empty, and redacts it: afterwards rec is
+// Append writes rec and returns when it is durable. It fills V, Seq, Epoch and
+// Prev, and Run and Time where they are empty, and redacts it: afterwards rec is
 // what a reader will read. Kinds that are only shown are filled and redacted,
-// not written.
+// not written. Once the lease is lost it fails with *Fenced and writes nothing.
 //
-// An error means that rec may or may not be found later. After a write or
+// It looks for the lease again when rec is durable: whoever takes over later
+// than that reads rec, so what is acknowledged always counts. An error means
+// that rec may or may not be found later. After a write or
 // fsync error other than "no space" every further Append fails with it: Close
 // the journal and Open it, which reads what is really there.
 func (j *Journal) Append(rec *Record) error {
@@ -55,8 +59,8 @@ func (j *Journal) Append(rec *Record) error {
 	if err := j.fill(rec); err != nil || !rec.Kind.Journalled() {
 		return err
 	}
-	if j.err != nil {
-		return j.err
+	if err := cmp.Or(j.err, j.lease.Lost()); err != nil {
+		return err
 	}
 	rec.Seq, rec.Prev = j.chain.seq+1, j.chain.prev
 	line, err := encode(rec)
@@ -70,6 +74,9 @@ func (j *Journal) Append(rec *Record) error {
 	if err := j.durable(j.end); err != nil {
 		return err
 	}
+	if err := j.lease.Lost(); err != nil {
+		return err
+	}
 	if rec.Kind == RunFinished {
 		os.Remove(j.ballast())
 	}
@@ -79,7 +86,7 @@ func (j *Journal) Append(rec *Record) error {
 // fill sets what the caller left open, and brings the rest into the form in
 // which it will be read back.
 func (j *Journal) fill(rec *Record) error {
-	rec.V, rec.Seq, rec.Prev = Schema, 0, ""
+	rec.V, rec.Seq, rec.Epoch, rec.Prev = Schema, 0, j.lease.Epoch(), ""
 	if rec.Time.IsZero() {
 		rec.Time = now()
 	}
@@ -168,6 +175,9 @@ func (j *Journal) flush() {
 func (j *Journal) rewrite(cause error) error {
 	if !j.freeBallast() {
 		return cause
+	}
+	if err := j.lease.Lost(); err != nil { // who took over has read these lines
+		return err
 	}
 	if err := j.f.Truncate(j.synced); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,7 +184,7 @@ func TestSyncErrorEndsTheJournal(t *testing.T) {
 		t.Fatalf("got %v, then %v", first, second)
 	}
 	must(t, j.Close())
-	j, recs, err := state.Open(dir)
+	j, recs, err := state.Open(dir, nil)
 	must(t, err)
 	defer j.Close()
 	appendNotes(t, j, 1)
@@ -234,10 +233,10 @@ func TestReadWhileWriting(t *testing.T) {
 
 func TestOneWriterPerJournal(t *testing.T) {
 	j, dir := create(t)
-	if _, _, err := state.Open(dir); !errors.Is(err, syscall.EWOULDBLOCK) && !strings.Contains(fmt.Sprint(err), "another process") {
+	if _, _, err := state.Open(dir, nil); !errors.Is(err, syscall.EWOULDBLOCK) && !strings.Contains(fmt.Sprint(err), "another process") {
 		t.Fatalf("a second writer got %v", err)
 	}
-	if _, err := state.Create(dir); !errors.Is(err, os.ErrExist) {
+	if _, err := state.Create(dir, nil); !errors.Is(err, os.ErrExist) {
 		t.Fatalf("created twice: %v", err)
 	}
 	must(t, j.Close())
@@ -265,6 +264,7 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 		writeForEver(dir)
 	}
 	d := &state.RunDir{ID: runID, Path: filepath.Join(t.TempDir(), runID)}
+	must(t, os.Mkdir(d.Path, 0o700))
 	for range 5 {
 		acknowledged := killWriter(t, d)
 		if d.Live() {
@@ -280,21 +280,20 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 func writeForEver(dir string) {
 	d := &state.RunDir{ID: runID, Path: dir}
 	_, err := os.Stat(filepath.Join(dir, "journal.jsonl"))
-	open := func() (j *state.Journal, err error) { j, _, err = state.Open(dir); return }
+	open := func(l *state.Lease) (j *state.Journal, err error) { j, _, err = state.Open(dir, l); return }
 	if err != nil {
-		open = func() (*state.Journal, error) { return state.Create(dir) }
+		open = func(l *state.Lease) (*state.Journal, error) { return state.Create(dir, l) }
 	}
-	j, err := open()
-	var lease *state.Lease
+	lease, err := d.Lease(false)
+	var j *state.Journal
 	if err == nil {
-		lease, err = d.Lease()
+		j, err = open(lease)
 	}
 	for err == nil {
 		rec := state.Record{Kind: state.Note, Text: strings.Repeat("x", 3000)}
 		err = j.Append(&rec)
 		fmt.Println("ack", rec.Seq)
 	}
-	runtime.KeepAlive(lease)
 	fmt.Println(err)
 	os.Exit(1)
 }

@@ -45,6 +45,7 @@ func decode(line []byte) (rec Record, err error) {
 // Damage is what cannot have come from a crash: a bad line with a good one
 // after it, or a line out of its chain. It stops forward work, never a restore.
 type Damage struct {
+	seq    uint64 // of the record it is at, or before
 	Line   int    // 1 is the first
 	Reason string // for a person
 	Path   string // the journal
@@ -61,40 +62,13 @@ type chain struct {
 	run    string
 	seq    uint64
 	prev   string
+	gaps   bool    // rebuilt: what no host kept is missing
 	damage *Damage // the first one met
 }
 
-func (c *chain) hurt(line int, format string, args ...any) {
+func (c *chain) hurt(seq uint64, line int, format string, args ...any) {
 	if c.damage == nil {
-		c.damage = &Damage{Line: line, Reason: fmt.Sprintf(format, args...), Path: c.path}
-	}
-}
-
-// scan reads a journal up to the last line that is a record. good is the
-// length of that; what lies behind it is a torn tail, or still being written.
-func (c *chain) scan(data []byte) (recs []Record, good int) {
-	bad, at := 0, 0 // the first of the lines just before that are no records
-	var why error
-	for line := 1; ; line++ {
-		text, _, whole := bytes.Cut(data[at:], []byte("\n"))
-		if !whole {
-			return recs, good
-		}
-		at += len(text) + 1
-		rec, err := decode(text)
-		if err != nil {
-			if bad == 0 {
-				bad, why = line, err
-			}
-			continue
-		}
-		if bad > 0 {
-			c.hurt(bad, "%v", why)
-		}
-		if c.accept(rec, text, line) {
-			recs = append(recs, rec)
-		}
-		bad, good = 0, at
+		c.damage = &Damage{seq: seq, Line: line, Reason: fmt.Sprintf(format, args...), Path: c.path}
 	}
 }
 
@@ -104,18 +78,17 @@ func (c *chain) accept(rec Record, text []byte, line int) bool {
 	if c.run == "" {
 		c.run = rec.Run
 	}
-	news := rec.Run == c.run && rec.Seq > c.seq
+	first := rec.Kind == Rebuilt && c.prev == ""
+	if rec.Run != c.run || rec.Seq <= c.seq && !first {
+		c.hurt(min(rec.Seq, c.seq+1), line, "record %d of run %s comes after record %d of run %s", rec.Seq, rec.Run, c.seq, c.run)
+		return false
+	}
 	switch {
-	case !news:
-		c.hurt(line, "record %d of run %s comes after record %d of run %s", rec.Seq, rec.Run, c.seq, c.run)
-	case rec.Seq != c.seq+1:
-		c.hurt(line, "record %d is missing", c.seq+1)
+	case rec.Seq != c.seq+1 && !c.gaps:
+		c.hurt(c.seq+1, line, "record %d is missing", c.seq+1)
 	case rec.Prev != c.prev:
-		c.hurt(line, "it does not follow the line before it")
+		c.hurt(rec.Seq, line, "it does not follow the line before it")
 	}
-	c.prev = hash(text, 32)
-	if news {
-		c.seq = rec.Seq
-	}
-	return news
+	c.seq, c.prev = rec.Seq, hash(text, 32)
+	return true
 }

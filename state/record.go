@@ -7,7 +7,7 @@ import (
 
 // Schema is the version of the record format. Records of every version that
 // was ever released stay readable.
-const Schema = 1
+const Schema = 2
 
 // Record is the one event type: a line of the journal, a line of `--json`, and
 // what the live view draws. Unknown fields and kinds are ignored by readers.
@@ -26,7 +26,8 @@ type Record struct {
 	Hint    []string        `json:"hint,omitempty"`    // what to type next
 	Elapsed float64         `json:"elapsed,omitempty"` // seconds, of what ended
 	Data    json.RawMessage `json:"data,omitempty"`
-	Prev    string          `json:"prev,omitempty"` // hash of the line before, in the journal only
+	Epoch   uint64          `json:"epoch,omitempty"` // of the lease that it was written under
+	Prev    string          `json:"prev,omitempty"`  // hash of the line before, in the journal only
 }
 
 // Kind says what a record tells.
@@ -45,16 +46,21 @@ const (
 	StepSkipped   Kind = "step.skipped"
 	StepWaiting   Kind = "step.waiting"
 	StepRetry     Kind = "step.retry"
+	StepResolved  Kind = "step.resolved" // Data: Resolved; of a step in doubt
 	StepProgress  Kind = "step.progress" // never journalled
 	LaneState     Kind = "lane.state"    // Data: Moved
 	UndoIntent    Kind = "undo.intent"
 	UndoDone      Kind = "undo.done"
 	UndoFailed    Kind = "undo.failed"
+	LeaseAcquired Kind = "lease.acquired" // Data: Acquired
+	GuardArmed    Kind = "guard.armed"    // a round begins
+	GuardDecided  Kind = "guard.decided"  // Data: Decided
 	Decision      Kind = "gate.decided"
 	Check         Kind = "check.result"
 	Notified      Kind = "notify.sent"
 	NotifyFailed  Kind = "notify.failed"
 	Repaired      Kind = "journal.repaired"
+	Rebuilt       Kind = "journal.rebuilt" // from which hosts; the first record, numbered 0
 	Note          Kind = "note"
 )
 
@@ -114,6 +120,28 @@ type Intent struct {
 	Op    string          `json:"op"`    // run.host.step.attempt: idempotency key
 	Class string          `json:"class"` // read, idempotent, probe, reboot, once, notify
 	Undo  json.RawMessage `json:"undo,omitempty"`
+}
+
+// Resolved is the data of StepResolved: what became of a step in doubt.
+type Resolved struct {
+	Method   string          `json:"method"`  // receipt, probe, operator
+	Verdict  string          `json:"verdict"` // applied, not-applied, partial
+	Evidence json.RawMessage `json:"evidence,omitempty"`
+}
+
+// Acquired is the data of LeaseAcquired.
+type Acquired struct {
+	Epoch  uint64            `json:"epoch"`
+	Holder string            `json:"holder"` // user@machine
+	Reason string            `json:"reason,omitempty"`
+	Hosts  map[string]uint64 `json:"hosts,omitempty"` // the epoch that each host counts
+}
+
+// Decided is the data of GuardDecided.
+type Decided struct {
+	Decision string `json:"decision"` // confirmed, restoring
+	By       string `json:"by"`       // controller, guard, person
+	Round    int    `json:"round,omitempty"`
 }
 
 // Finished is the data of RunFinished.

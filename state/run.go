@@ -35,6 +35,9 @@ type Run struct {
 	Ended         time.Time         `json:"ended,omitzero"`
 	Updated       time.Time         `json:"updated,omitzero"` // time of the last record
 	Seq           uint64            `json:"seq"`              // number of the last record
+	Epoch         uint64            `json:"epoch,omitempty"`  // of the last lease
+
+	index map[[2]string]place // of the steps, by host and key
 }
 
 // PhaseState is what is known of a phase.
@@ -71,6 +74,9 @@ type Lane struct {
 	Status Status `json:"status"`
 	System string `json:"system,omitempty"` // store path it ended on
 	Reason string `json:"reason,omitempty"`
+
+	Decision string `json:"decision,omitempty"` // of its guard's last round: confirmed, restoring
+	Epoch    uint64 `json:"epoch,omitempty"`    // the last that the host gave
 }
 
 // StepStatus is where a step or a phase is.
@@ -93,15 +99,22 @@ const (
 // Step returns a step by host and key, or nil. The pointer is good until the
 // next Apply.
 func (r *Run) Step(host, key string) *StepState {
-	for p := range r.Phases {
-		for s := range r.Phases[p].Steps {
-			if step := &r.Phases[p].Steps[s]; step.Host == host && step.Key == key {
-				return step
+	if r.index == nil {
+		r.index = map[[2]string]place{}
+		for p := range r.Phases {
+			for s, step := range r.Phases[p].Steps {
+				r.index[[2]string{step.Host, step.Key}] = place{p, s}
 			}
 		}
 	}
-	return nil
+	at, ok := r.index[[2]string{host, key}]
+	if !ok {
+		return nil
+	}
+	return &r.Phases[at.phase].Steps[at.step]
 }
+
+type place struct{ phase, step int }
 
 // InDoubt returns the steps whose intent has no outcome, in the order of
 // their intents. A run that is live has none: its process still knows.

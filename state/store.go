@@ -100,12 +100,19 @@ func newID(t time.Time) string {
 // NewRun makes the folder of a new run.
 func (s *Store) NewRun() (*RunDir, error) {
 	d := s.dir(newID(now()))
-	for _, dir := range []string{d.Path, d.OutputDir(), filepath.Join(d.Path, "files")} {
-		if err := makeDir(dir); err != nil {
-			return nil, fmt.Errorf("cannot make a new run: %w", err)
-		}
+	if err := d.make(); err != nil {
+		return nil, fmt.Errorf("cannot make a new run: %w", err)
 	}
 	return d, nil
+}
+
+func (d *RunDir) make() error {
+	for _, dir := range []string{d.Path, d.OutputDir(), filepath.Join(d.Path, "files")} {
+		if err := makeDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) dir(id string) *RunDir { return &RunDir{ID: id, Path: filepath.Join(s.Path, id)} }

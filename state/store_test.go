@@ -24,7 +24,7 @@ func addRun(t testing.TB, s *state.Store, kind, undoes string, outcome state.Sta
 	t.Helper()
 	d, err := s.NewRun()
 	must(t, err)
-	j, err := state.Create(d.Path)
+	j, err := state.Create(d.Path, nil)
 	must(t, err)
 	defer j.Close()
 	must(t, j.Append(&state.Record{Kind: state.RunCreated, Data: raw(t, state.Created{Type: kind, Undoes: undoes, Hosts: []string{"web1"}})}))
@@ -146,10 +146,10 @@ func TestSecondProcessIsRefusedByTheLease(t *testing.T) {
 	if d.Live() {
 		t.Fatal("live before anybody took it")
 	}
-	lease, err := d.Lease()
+	lease, err := d.Lease(false)
 	must(t, err)
 	var held *state.Held
-	if _, err := d.Lease(); !errors.As(err, &held) || held.Owner.PID != os.Getpid() || held.Owner.Since.IsZero() {
+	if _, err := d.Lease(false); !errors.As(err, &held) || held.Owner.PID != os.Getpid() || held.Owner.Since.IsZero() {
 		t.Fatalf("second lease: %v, %+v", err, held)
 	}
 	if !d.Live() || !strings.Contains(held.Error(), "take run "+d.ID) {
@@ -159,7 +159,7 @@ func TestSecondProcessIsRefusedByTheLease(t *testing.T) {
 	if d.Live() {
 		t.Fatal("live after release")
 	}
-	lease, err = d.Lease()
+	lease, err = d.Lease(false)
 	must(t, err)
 	must(t, lease.Release())
 }
@@ -181,7 +181,7 @@ func TestLookingDoesNotRefuseALease(t *testing.T) {
 	}()
 	defer close(stop)
 	for range 50 {
-		lease, err := d.Lease()
+		lease, err := d.Lease(false)
 		must(t, err)
 		must(t, lease.Release())
 	}

@@ -89,5 +89,5 @@ func newSiteIn(t *testing.T, want labKind, flags string) *site {
 
 // worn tells whether somebody has deployed to a host of a lab that was up before.
 func worn(t *testing.T, h labtest.Host) bool {
-	return h.Enter(t, "ls -d /nix/var/deployer/runs /nix/var/nix/profiles/system-2-link 2>/dev/null || true") != ""
+	return h.Enter(t, "ls -d /nix/var/deployer/runs /nix/var/deployer/jobs /nix/var/nix/profiles/system-2-link 2>/dev/null || true") != ""
 }

@@ -111,7 +111,7 @@ func untouched(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 // writeRun writes a run of the project in this folder, as `good`, `failed` or
-// `interrupted`; its id is in $RUN.
+// `interrupted`, or only its folder, `unbegun`; its id is in $RUN.
 func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	old := os.Getenv("XDG_STATE_HOME")
 	defer os.Setenv("XDG_STATE_HOME", old)
@@ -122,7 +122,11 @@ func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	d, err := store.NewRun()
 	ts.Check(err)
-	j, err := state.Create(d.Path)
+	ts.Setenv("RUN", d.ID)
+	if args[0] == "unbegun" {
+		return
+	}
+	j, err := state.Create(d.Path, nil)
 	ts.Check(err)
 	for _, rec := range story(args[0]) {
 		rec.Run = d.ID
@@ -132,7 +136,6 @@ func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(d.LogPath(), []byte("{\"msg\":\"first\"}\n\x1b[31mred\x1b[0m\n"), 0o600))
 	ts.Check(os.MkdirAll(d.OutputDir(), 0o700))
 	ts.Check(os.WriteFile(filepath.Join(d.OutputDir(), "switch-test@production-output.log"), []byte("starting the following units: app.service\n"), 0o600))
-	ts.Setenv("RUN", d.ID)
 }
 
 func story(kind string) []state.Record {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/runbooks"
 )
 
 // userland is what hosts are made of: Debian 13 has systemd 257 and Nix 2.26.
@@ -57,7 +58,7 @@ const olderVariant = `{"services":{"app":{"version":"1.0.0"}},"pantherOS":{"serv
 func (l lab) image(s spec, system string) string {
 	s.Hosts, s.Backend = nil, ""
 	options, _ := json.Marshal(s)
-	parts := []string{string(options), system, agent.Launcher, bootFilesystem(), olderVariant}
+	parts := []string{string(options), system, agent.Launcher, string(runbooks.HostModule), bootFilesystem(), olderVariant}
 	for _, from := range []string{"flake", "scripts/image.sh"} {
 		_ = eachEmbedded(from, func(path string, data []byte) error {
 			parts = append(parts, path, string(data))

@@ -101,8 +101,8 @@ func upCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.Loader, "loader", s.Loader, "boot loader: systemd-boot or grub")
 	f.StringVar(&s.Disk, "disk", s.Disk, "size of a host's disk, such as 1G")
-	f.BoolVar(&plain, "plain", false, "one root subvolume and nothing ephemeral: a host that has not adopted the layout")
-	f.BoolVar(&noLauncher, "no-launcher", false, "leave out /nix/var/deployer")
+	f.BoolVar(&plain, "plain", false, "one root subvolume and nothing ephemeral, without the module: a host that has not adopted the layout")
+	f.BoolVar(&noLauncher, "no-launcher", false, "leave out /nix/var/deployer and the module")
 	f.BoolVar(&noTrust, "no-trust", false, "leave deploy out of nix trusted-users")
 	f.StringVar(&s.Backend, "backend", s.Backend, "container, or vm: a kernel of its own, under emulation")
 	return cmd

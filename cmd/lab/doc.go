@@ -29,7 +29,8 @@
 // picks the entry that is due, renews the root, mounts, starts the container,
 // and again when the host reboots. What stands for the machine below:
 //
-//	/boot/loader/oneshot     the EFI variable LoaderEntryOneShot; bootctl writes it
+//	/boot/loader/oneshot     the EFI variable LoaderEntryOneShot; bootctl writes it,
+//	                         and shows it where Linux does
 //	/boot/grub/grubenv       GRUB's own; next_entry is honoured once and cleared
 //	panther.keep_root        on an entry's options: this boot keeps its root
 //	/.keep-root              at the top of the disk: so does every boot

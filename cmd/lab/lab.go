@@ -43,6 +43,9 @@ func defaultSpec() spec {
 	return spec{Backend: "container", Layout: "ephemeral", Loader: "systemd-boot", Disk: "6G", Launcher: true, Trust: true}
 }
 
+// module tells whether the hosts' systems import deployer-host.nix.
+func (s spec) module() bool { return s.Launcher && s.Layout != "plain" }
+
 func currentLab() lab {
 	root := os.Getenv("LAB_HOME")
 	if root == "" {

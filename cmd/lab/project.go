@@ -2,9 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/runbooks"
 )
 
 // writeFlake writes the flake whose systems the hosts of a lab can run.
@@ -19,20 +23,26 @@ func (l lab) writeFlake(dir string, s spec) error {
 	if err := writeFile(filepath.Join(dir, "base.json"), []byte(base+"\n")); err != nil {
 		return err
 	}
+	module := filepath.Join(dir, "modules")
+	if err := errors.Join(writeFile(filepath.Join(module, runbooks.HostModuleFile), runbooks.HostModule),
+		writeFile(filepath.Join(module, runbooks.LauncherFile), []byte(agent.Launcher))); err != nil {
+		return err
+	}
 	trusted := `"root"`
 	if s.Trust {
 		trusted += `,"deploy"`
 	}
-	return writeFile(filepath.Join(dir, "lab.json"), fmt.Appendf(nil, labFacts, s.Loader == "grub", trusted, key))
+	return writeFile(filepath.Join(dir, "lab.json"), fmt.Appendf(nil, labFacts, s.Loader == "grub", s.module(), trusted, key))
 }
 
 // labFacts are the options that follow from how the lab was started.
 const labFacts = `{
   "boot": {"loader": {"grub": {"enable": %t}}},
+  "services": {"deployer-host": {"enable": %t}},
   "nix": {"settings": {"trusted-users": [%s]}},
   "users": {"users": {
-    "root": {"openssh": {"authorizedKeys": {"keys": [%[3]q]}}},
-    "deploy": {"openssh": {"authorizedKeys": {"keys": [%[3]q]}}}
+    "root": {"openssh": {"authorizedKeys": {"keys": [%[4]q]}}},
+    "deploy": {"openssh": {"authorizedKeys": {"keys": [%[4]q]}}}
   }}
 }
 `

@@ -141,6 +141,7 @@ func TestLabSystemdBoot(t *testing.T) {
 	smokePower(n, good)
 	smokeNetwork(newNode(t, "production"))
 	smokeAccess(newNode(t, "production"))
+	smokeModule(newNode(t, "production"))
 }
 
 func smokeNix(n node, good string) {
@@ -149,6 +150,7 @@ func smokeNix(n node, good string) {
 	check(n.T, "copy of what is there", 0, "nix", "copy", "--to", "ssh://staging", good)
 	check(n.T, "deploy is trusted to copy", 0, "nix", "copy", "--no-check-sigs", "--to", "ssh-ng://deploy@staging", good)
 	a, b := labtest.Build(n.T, n.dir, "hetzner-vps-staging"), labtest.Build(n.T, n.dir, "hetzner-vps")
+	check(n.T, "the module parses", 0, "nix-instantiate", "--parse", n.dir+"/modules/deployer-host.nix")
 	n.contains(a, "nixos-system-staging-")
 	n.contains(b, "nixos-system-production-")
 }
@@ -223,8 +225,10 @@ func smokeLoader(n node, good string) {
 	n.ssh("a trial profile", 0, "mkdir -p /nix/var/nix/profiles/system-profiles; nix-env -p /nix/var/nix/profiles/system-profiles/deployer --set "+trial)
 	n.stc("the good one's boot lists it", 0, good, "boot")
 	n.contains(n.Facts(n.T).Loader, "default nixos-generation-4.conf")
-	n.ssh("one-shot", 0, "bootctl set-oneshot nixos-deployer-generation-1.conf")
+	const variable = "tr -d '\\0' < /sys/firmware/efi/efivars/LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+	n.ssh("one-shot, and firmware shows it", 0, "bootctl set-oneshot nixos-deployer-generation-1.conf; "+variable+" | grep -a nixos-deployer-generation-1.conf")
 	n.rebootInto("1.0.3")
+	n.ssh("used up", 1, variable)
 	n.rebootInto("1.0.1")
 }
 
@@ -318,6 +322,25 @@ func smokeAccess(n node) {
 	check(n.T, "deploy may not run anything else", 1, "ssh", "deploy@production", "sudo -n id")
 	check(n.T, "the launcher runs as root", 67, "ssh", "deploy@production", "sudo -n /nix/var/deployer/agent run "+strings.Repeat("0", 64))
 	n.equal(n.Enter(n.T, "stat -c '%a %U' /nix/var/deployer /nix/var/deployer/agent; stat -c %i /nix/var/deployer"), "700 root\n700 root\n256")
+}
+
+// fakeAgent is what the launcher resumes: it only stays.
+const fakeAgent = `cd /nix/var/deployer; printf '#!/bin/sh\nexec sleep 1000\n' > new; d=$(sha256sum < new | cut -d' ' -f1)
+mkdir -p bin runs/r1; chmod 0500 new; mv new bin/$d; echo $d > current`
+
+func smokeModule(n node) {
+	const resume = "systemctl show -P ActiveState -P UnitFileState -P ConditionResult deployer-resume"
+	n.equal(n.Enter(n.T, resume), "inactive\nenabled\nno")
+	n.Enter(n.T, fakeAgent)
+	n.rebootInto("1.0.0")
+	n.equal(n.Enter(n.T, resume), "active\nenabled\nyes")
+	bare := n.system(`{"services":{"deployer-host":{"enable":false}}}`)
+	n.stc("a system without the module", 0, bare, "test")
+	n.equal(n.Enter(n.T, "systemctl is-active deployer-resume; test -e /etc/systemd/system/deployer-resume.service || echo gone"), "active\ngone")
+	n.Enter(n.T, "echo other > /nix/var/deployer/agent")
+	n.stc("back again", 0, n.system(`{"services":{"deployer-host":{"enable":true}}}`), "test")
+	n.ssh("the launcher is put back", 67, "/nix/var/deployer/agent run "+strings.Repeat("0", 64))
+	n.Enter(n.T, "systemctl stop deployer-resume; rm -r /nix/var/deployer/bin /nix/var/deployer/runs /nix/var/deployer/current")
 }
 
 func TestLabGrub(t *testing.T) {

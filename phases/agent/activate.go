@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // toplevel is the system that an operation is about.
@@ -91,19 +94,23 @@ func (a *agent) program(ctx context.Context, args ...string) (Exit, error) {
 	said := &tail{}
 	out := io.Writer(said)
 	if a.direct {
-		out = io.MultiWriter(os.Stdout, said) // the journal
+		out = io.MultiWriter(a.Stdout, said) // the journal
 	}
 	// One pipe for both: the order of lines stays.
-	e, err := run(ctx, a.Path, program{args: args, env: []string{"NIXOS_INSTALL_BOOTLOADER=0"}, stdout: out, stderr: out, grace: stopGrace})
-	if err == nil && e.over != nil {
-		e.code, err = 124, &problem{124, fmt.Sprintf("%s did not end in time: %v", args[0], e.over)}
+	e, err := a.run(ctx, Program{Args: args, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"}, Stdout: out, Stderr: out, Grace: stopGrace})
+	if err == nil && e.Over != nil {
+		e.Code, err = 124, &problem{124, fmt.Sprintf("%s did not end in time: %v", args[0], e.Over)}
 	}
-	return Exit{Code: e.code, Signal: e.signal, Output: clean(string(said.cut()))}, err
+	return Exit{Code: e.Code, Signal: e.Signal, Output: clean(string(said.cut()))}, err
 }
 
 func (a *agent) switchLocked() bool {
 	f, err := os.Open(a.host(switchLock))
-	return err == nil && taken(f)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 func (a *agent) awaitSwitch(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // hostPath finds programs on NixOS first (setuid wrappers, then the system's
@@ -23,19 +26,19 @@ const hostPath = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/prof
 // agent is one running agent: a connection's, a job's or a restore's.
 type agent struct {
 	Options
-	fs        snapper
+	fs        Snapper
 	mu        sync.Mutex
 	state     *store
-	locked    *os.File // the host's lock, while this agent holds it
+	locked    io.Closer // the host's lock, while this agent holds it
 	holder    Holder
-	restoring *os.File // the lock of restores, held until the end
-	direct    bool     // this process is a job itself: it runs programs as its children
+	restoring io.Closer // the lock of restores, held until the end
+	direct    bool      // this process is a job itself: it runs programs as its children
 
 	baseline []string // of a restore: what was failing before the run; else what is failing now
 }
 
 func newAgent(o Options) *agent {
-	o.Root, o.Path = cmp.Or(o.Root, Dir), cmp.Or(o.Path, hostPath)
+	o.Root, o.Path, o.Unit = cmp.Or(o.Root, Dir), cmp.Or(o.Path, hostPath), cmp.Or(o.Unit, os.Getenv("DEPLOYER_UNIT"))
 	if o.Units == nil {
 		o.Units = systemd{o.Path}
 	}
@@ -46,7 +49,13 @@ func newAgent(o Options) *agent {
 		exe, _ := os.Executable()
 		o.Self = []string{exe}
 	}
-	return &agent{Options: o, fs: kernel}
+	if o.Clock == nil {
+		o.Clock = boottime{}
+	}
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	return &agent{Options: o, fs: *cmp.Or(o.Snapper, &kernel)}
 }
 
 // store opens the agent's folder at its first use; only a write may make it.
@@ -54,7 +63,7 @@ func (a *agent) store(create bool) (_ *store, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state == nil {
-		a.state, err = openStore(a.Root, create)
+		a.state, err = a.openStore(a.Root, create)
 	}
 	return a.state, err
 }
@@ -92,11 +101,15 @@ func (a *agent) resolve(path string) string {
 }
 
 func (a *agent) hello(context.Context, none) (Hello, error) {
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
+	digest := a.Digest
+	if digest == "" {
+		self, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			return Hello{}, fmt.Errorf("cannot read the agent itself: %w", err)
+		}
+		digest = sum(self)
 	}
-	return Hello{Digest: sum(self), BootID: a.bootID(), Arch: runtime.GOARCH}, nil
+	return Hello{Digest: digest, BootID: a.bootID(), Arch: runtime.GOARCH}, nil
 }
 
 func sum(data []byte) string {
@@ -105,6 +118,24 @@ func sum(data []byte) string {
 }
 
 func (a *agent) bootID() string { return a.line("/proc/sys/kernel/random/boot_id") }
+
+// boottime is the kernel's CLOCK_BOOTTIME.
+type boottime struct{}
+
+func (boottime) Boottime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(err) // every kernel since 2.6.39 has it
+	}
+	return time.Duration(ts.Nano())
+}
+
+// Run is one verb of the program in a process, or in what stands in for one: a
+// context that ends with ErrStopped is one that systemd stops.
+func Run(ctx context.Context, o Options, args ...string) (int, error) { return verb(ctx, o, args) }
+
+// ErrStopped is why a job ended that was stopped.
+var ErrStopped = errStopped
 
 // line is the content of a small file without white space around it.
 func (a *agent) line(path string) string {

@@ -119,19 +119,19 @@ func (r *recorder) note(call string) error {
 	return nil
 }
 
-func (r *recorder) fs() snapper {
-	return snapper{
-		func(dir *os.File) error { return errors.Join(r.note("sync"), btrfs.Sync(dir)) },
-		func(src, dir *os.File, name string) error {
-			if err := r.note("snapshot " + filepath.Base(src.Name())); err != nil {
-				return err
-			}
-			return btrfs.Snapshot(src, dir, name)
-		},
-		func(dir *os.File, name string) error {
-			return errors.Join(r.note("destroy "+name), btrfs.Destroy(dir, name))
-		},
+func (r *recorder) fs() Snapper {
+	s := kernel
+	s.Sync = func(dir *os.File) error { return errors.Join(r.note("sync"), btrfs.Sync(dir)) }
+	s.Snapshot = func(src, dir *os.File, name string) error {
+		if err := r.note("snapshot " + filepath.Base(src.Name())); err != nil {
+			return err
+		}
+		return btrfs.Snapshot(src, dir, name)
 	}
+	s.Destroy = func(dir *os.File, name string) error {
+		return errors.Join(r.note("destroy "+name), btrfs.Destroy(dir, name))
+	}
+	return s
 }
 
 func TestSetIsOnTheDiskBeforeItAnswers(t *testing.T) {

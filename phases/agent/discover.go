@@ -45,14 +45,14 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 	if unix.Statfs(a.host(path), &st) == nil {
 		v.Free = st.Bavail * uint64(st.Bsize)
 	}
-	f, err := btrfs.Open(a.host(path))
+	f, err := a.fs.Open(a.host(path))
 	if err != nil {
 		v.Problem = problemOf(path, err)
 		return v
 	}
 	defer f.Close()
-	v.Btrfs, v.Root = true, btrfs.IsRoot(f)
-	if err := describeVolume(&v, f); err != nil {
+	v.Btrfs, v.Root = true, a.fs.IsRoot(f)
+	if err := a.fs.volume(&v, f); err != nil {
 		v.Problem = err.Error()
 	} else if !v.Root {
 		v.Problem = path + " is a folder, not a subvolume"
@@ -72,16 +72,16 @@ func problemOf(path string, err error) string {
 	return err.Error()
 }
 
-func describeVolume(v *Volume, f *os.File) error {
-	info, err := btrfs.Get(f)
+func (s Snapper) volume(v *Volume, f *os.File) error {
+	info, err := s.Get(f)
 	if err != nil {
 		return err
 	}
 	v.ID, v.UUID, v.ReadOnly = info.ID, info.UUID, info.ReadOnly
-	if v.FSID, err = btrfs.FSID(f); err != nil {
+	if v.FSID, err = s.FSID(f); err != nil {
 		return err
 	}
-	tree, err := btrfs.ReadTree(f)
+	tree, err := s.Tree(f)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ var snapshotName = regexp.MustCompile(`(?s)^\d{8}T\d{6}Z-(.+)$`) // a name may h
 // them for the given paths, and in those paths themselves: by their names,
 // dated by the kernel.
 func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, error) {
-	l := lister{mounts: readMounts(a.host("/proc/self/mountinfo")), seen: map[string]bool{}, list: []Snapshot{}}
+	l := lister{fs: a.fs, mounts: readMounts(a.host("/proc/self/mountinfo")), seen: map[string]bool{}, list: []Snapshot{}}
 	paths := args.Paths
 	if len(paths) == 0 {
 		paths = btrfsMounts(l.mounts)
@@ -136,25 +136,26 @@ func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, err
 }
 
 type lister struct {
+	fs     Snapper
 	mounts []mount
 	seen   map[string]bool // folders and uuids
 	list   []Snapshot
 }
 
 func (l *lister) add(dir string) {
-	f, err := btrfs.Open(dir)
+	f, err := l.fs.Open(dir)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	tree, err := btrfs.ReadTree(f)
+	tree, err := l.fs.Tree(f)
 	if err != nil {
 		return
 	}
 	names, _ := f.Readdirnames(-1)
 	for _, name := range names {
 		m := snapshotName.FindStringSubmatch(name)
-		info, err := btrfs.Describe(filepath.Join(dir, name))
+		info, err := l.fs.describe(filepath.Join(dir, name))
 		if m == nil || err != nil || info.ParentUUID == "" || l.seen[info.UUID] {
 			continue
 		}
@@ -167,7 +168,7 @@ func (l *lister) add(dir string) {
 
 // origin splits RUN-SUBVOLUME at the subvolume that it was taken of: both may
 // hold dashes.
-func (l *lister) origin(tree *btrfs.Tree, name string, info btrfs.Info) (run, source string) {
+func (l *lister) origin(tree Tree, name string, info btrfs.Info) (run, source string) {
 	if id, found := tree.Find(info.ParentUUID); found {
 		path, _ := tree.Path(id)
 		source = l.mounted(path)

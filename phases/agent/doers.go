@@ -78,9 +78,9 @@ func (a *agent) doWriteFile(_ context.Context, run string, op Operation) (effect
 		if is, _ := os.Readlink(a.host(op.Path)); is == op.Link {
 			return effect{already: true}, nil
 		}
-		return effect{}, linkAt(dir, name, op.Link)
+		return effect{}, a.linkAt(dir, name, op.Link)
 	case op.Digest == "":
-		return effect{already: err != nil}, removeAt(dir, name)
+		return effect{already: err != nil}, a.removeAt(dir, name)
 	}
 	want := content{mode: cmp.Or(op.Mode&0o777, 0o644), owner: op.Owner}
 	if err == nil && st.Mode().IsRegular() {
@@ -93,7 +93,7 @@ func (a *agent) doWriteFile(_ context.Context, run string, op Operation) (effect
 	if want.data, err = a.content(run, op); err != nil {
 		return effect{}, err
 	}
-	return effect{}, inDir(dir, func(d *os.File) error { return replace(d, name, false, want.at) })
+	return effect{}, a.inDir(dir, func(d Disk) error { return replace(d, name, false, want.create) })
 }
 
 func (a *agent) content(run string, op Operation) ([]byte, error) {

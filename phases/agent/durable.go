@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-
-	"golang.org/x/sys/unix"
+	"path"
 )
 
 // content is what a file is to be.
@@ -17,34 +15,33 @@ type content struct {
 	owner *Owner // nil: the agent's
 }
 
-// replace makes a name in an open folder something else as a whole, and durable:
-// a reader, and a power cut at any moment, find either the old or the new. With
-// exclusive the name must be free: of several that try at once one succeeds, the
-// others get fs.ErrExist.
-func replace(dir *os.File, name string, exclusive bool, create func(dirfd int, temp string) error) error {
-	fd, temp := int(dir.Fd()), ".new."+token()
-	err := create(fd, temp)
+// replace makes a name something else as a whole, and durable: a reader, and a
+// power cut at any moment, find either the old or the new. With exclusive the
+// name must be free: of several that try at once one succeeds, the others get
+// fs.ErrExist, and what they find then is durable as well.
+func replace(d Disk, name string, exclusive bool, create func(d Disk, temp string) error) error {
+	temp := path.Join(path.Dir(name), ".new."+token())
+	err := create(d, temp)
 	switch {
 	case err == nil && exclusive:
-		err = unix.Linkat(fd, temp, fd, name, 0)
+		err = d.Link(temp, name)
 	case err == nil:
-		err = unix.Renameat(fd, temp, fd, name)
+		err = d.Rename(temp, name)
 	}
 	if err != nil || exclusive {
-		_ = unix.Unlinkat(fd, temp, 0)
+		_ = d.Unlink(temp)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cannot write %s: %w", name, err)
 	}
-	return dir.Sync()
+	return firstOf(d.SyncDir(path.Dir(name)), err)
 }
 
-func (c content) at(dirfd int, temp string) error {
-	fd, err := unix.Openat(dirfd, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+func (c content) create(d Disk, temp string) error {
+	f, err := d.Create(temp)
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), temp)
 	_, err = f.Write(c.data)
 	if c.owner != nil {
 		err = errors.Join(err, f.Chown(c.owner.UID, c.owner.GID))
@@ -53,30 +50,49 @@ func (c content) at(dirfd int, temp string) error {
 	return errors.Join(err, f.Chmod(fs.FileMode(c.mode)), f.Sync(), f.Close())
 }
 
+// remove removes a file or link, durable; one that is gone already is fine.
+func remove(d Disk, name string) error {
+	if err := d.Unlink(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove %s: %w", name, err)
+	}
+	if err := d.SyncDir(path.Dir(name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// disk opens a folder of the host; with follow also one that a link leads to.
+func (o Options) disk(dir string, follow bool) (Disk, error) {
+	if o.Disk != nil {
+		return o.Disk(dir)
+	}
+	return openDisk(dir, follow)
+}
+
 // inDir does something in a folder of the host.
-func inDir(path string, do func(dir *os.File) error) error {
-	dir, err := os.Open(path)
+func (a *agent) inDir(dir string, do func(Disk) error) error {
+	d, err := a.disk(dir, true)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return do(dir)
+	defer d.Close()
+	return do(d)
 }
 
-func linkAt(path, name, target string) error {
-	return inDir(path, func(dir *os.File) error {
-		return replace(dir, name, false, func(dirfd int, temp string) error { return unix.Symlinkat(target, dirfd, temp) })
+// syncDir makes the names in a folder of the host durable.
+func (a *agent) syncDir(dir string) error {
+	return a.inDir(dir, func(d Disk) error { return d.SyncDir(".") })
+}
+
+func (a *agent) linkAt(dir, name, target string) error {
+	return a.inDir(dir, func(d Disk) error {
+		return replace(d, name, false, func(d Disk, temp string) error { return d.Symlink(target, temp) })
 	})
 }
 
-// removeAt removes a file or link, durable; one that is gone already is fine.
-func removeAt(path, name string) error {
-	err := inDir(path, func(dir *os.File) error {
-		if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {
-			return fmt.Errorf("cannot remove %s/%s: %w", path, name, err)
-		}
-		return dir.Sync()
-	})
+// removeAt removes a file or link of the host, durable; one that is gone already is fine.
+func (a *agent) removeAt(dir, name string) error {
+	err := a.inDir(dir, func(d Disk) error { return remove(d, name) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -49,7 +49,7 @@ func (a *agent) facts(ctx context.Context, args FactsArgs) (Facts, error) {
 }
 
 func (a *agent) script(ctx context.Context) (Facts, error) {
-	out, err := ask(ctx, a.Path, "sh", "-c", FactsScript)
+	out, err := a.ask(ctx, "sh", "-c", FactsScript)
 	if err != nil {
 		return Facts{}, err
 	}

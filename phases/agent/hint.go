@@ -27,6 +27,10 @@ func (a *agent) hint(run string, op Operation) []string {
 		return []string{quote(top+"/bin/switch-to-configuration") + " " + quote(op.Action)}
 	case DoBoot:
 		return []string{quote(top+"/bin/switch-to-configuration") + " boot"}
+	case DoTrial:
+		return trialHint(op, cmp.Or(op.Boot, &Boot{}))
+	case DoReboot:
+		return []string{"sync", "systemctl reboot"}
 	case DoProfile:
 		return profileHint(op, cmp.Or(op.Profile, SystemProfile))
 	case DoWriteFile:
@@ -64,6 +68,18 @@ func profileHint(op Operation, profile string) []string {
 	}
 	link := fmt.Sprintf("%s-%d-link", profile, op.Drop)
 	return []string{env + " " + set, fmt.Sprintf("[ \"$(readlink %s)\" != %s ] || %s --delete-generations %d", quote(link), quote(op.DropSystem), env, op.Drop)}
+}
+
+func trialHint(op Operation, stays *Boot) []string {
+	rewrite := quote(stays.System+"/bin/switch-to-configuration") + " boot"
+	once, never := "bootctl set-oneshot ENTRY   # of: bootctl list", "bootctl set-oneshot ''"
+	if stays.Loader == "grub" {
+		once, never = `grub-editenv /boot/grub/grubenv set "next_entry=NixOS - Profile 'deployer'>0"`, "grub-editenv /boot/grub/grubenv unset next_entry"
+	}
+	if op.System == "" {
+		return []string{never, "rm -f -- " + TrialProfile + " " + TrialProfile + "-*-link", rewrite}
+	}
+	return []string{profileHint(op, TrialProfile)[0], rewrite, once}
 }
 
 // restoreText is the recipe for a person at a rescue console.

@@ -70,11 +70,11 @@ func (a *agent) recorded(s *store, job Job, work func(*Receipt)) (int, error) {
 
 func (a *agent) runCommand(ctx context.Context, job Job, r *Receipt) {
 	env := append([]string{"NIXOS_INSTALL_BOOTLOADER=0"}, job.Env...)
-	e, err := run(ctx, a.Path, program{args: job.Args, env: env, stdout: os.Stdout, stderr: os.Stderr, grace: stopGrace})
+	e, err := a.run(ctx, Program{Args: job.Args, Env: env, Stdout: a.Stdout, Stderr: os.Stderr, Grace: stopGrace})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
-	r.Code, r.Signal, r.Timeout = e.code, e.signal, errors.Is(e.over, context.DeadlineExceeded)
+	r.Code, r.Signal, r.Timeout = e.Code, e.Signal, errors.Is(e.Over, context.DeadlineExceeded)
 }
 
 func (a *agent) runOperation(ctx context.Context, job Job, r *Receipt) {

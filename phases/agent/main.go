@@ -48,7 +48,8 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 	case len(args) == 2 && args[0] == "job":
 		return newAgent(o).runJob(ctx, args[1])
 	case len(args) == 2 && args[0] == "restore":
-		return newAgent(o).runRestore(ctx, args[1], os.Getenv("DEPLOYER_UNIT"))
+		a := newAgent(o)
+		return a.runRestore(ctx, args[1], a.Unit)
 	}
 	return 64, errors.New(usage)
 }

@@ -25,10 +25,10 @@ func (a *agent) pin(_ context.Context, p Pin) (Pin, error) {
 	if err := os.MkdirAll(roots, 0o755); err != nil {
 		return p, err
 	}
-	if err := inDir(filepath.Dir(roots), (*os.File).Sync); err != nil {
+	if err := a.syncDir(filepath.Dir(roots)); err != nil {
 		return p, err
 	}
-	return p, linkAt(roots, p.Run+"-"+p.Name, p.Path)
+	return p, a.linkAt(roots, p.Run+"-"+p.Name, p.Path)
 }
 
 func checkPin(run, name string) error {
@@ -44,7 +44,7 @@ func (a *agent) doUnpin(_ context.Context, run string, op Operation) (effect, er
 	}
 	name := run + "-" + op.Name
 	_, err := os.Lstat(a.host(gcroots) + "/" + name)
-	return effect{already: err != nil}, removeAt(a.host(gcroots), name)
+	return effect{already: err != nil}, a.removeAt(a.host(gcroots), name)
 }
 
 // unpinRun removes every root of a run, but none of a run whose name is longer.
@@ -58,7 +58,7 @@ func (a *agent) unpinRun(s *store, run string) error {
 		if owner(e.Name(), runs) != run {
 			continue
 		}
-		if err := removeAt(a.host(gcroots), e.Name()); err != nil {
+		if err := a.removeAt(a.host(gcroots), e.Name()); err != nil {
 			return err
 		}
 	}

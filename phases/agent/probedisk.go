@@ -65,7 +65,7 @@ func (a *agent) probeDisk(_ context.Context, p Probe) Sample {
 func (a *agent) probeSubvolumes(_ context.Context, p Probe) Sample {
 	var bad []string
 	for _, path := range p.Paths {
-		if _, err := btrfs.Describe(a.host(path)); err != nil {
+		if _, err := a.fs.describe(a.host(path)); err != nil {
 			bad = append(bad, err.Error())
 		}
 	}

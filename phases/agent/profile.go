@@ -124,7 +124,7 @@ func (a *agent) nixEnv(ctx context.Context, system, profile string, args ...stri
 	if exit.Code != 0 {
 		return &problem{exit.Code, fmt.Sprintf("nix-env %s: exit %d: %s", strings.Join(args, " "), exit.Code, lastLine(exit.Output))}
 	}
-	return inDir(filepath.Dir(a.host(profile)), (*os.File).Sync) // nix-env renames links without that
+	return a.syncDir(filepath.Dir(a.host(profile))) // nix-env renames links without that
 }
 
 func exists(path string) bool {

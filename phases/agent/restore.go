@@ -99,9 +99,9 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 // in the receipt after every one.
 func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt) {
 	for i, op := range recipe.Operations {
-		fmt.Fprintf(os.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
+		fmt.Fprintf(a.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
 		out := a.apply(ctx, recipe.Run, op)
-		fmt.Fprintf(os.Stdout, "restore %s: %s: %s %s\n", recipe.Run, op.Op, out.State, out.Message)
+		fmt.Fprintf(a.Stdout, "restore %s: %s: %s %s\n", recipe.Run, op.Op, out.State, out.Message)
 		r.Result = append(r.Result, out)
 		if out.State == opFailed {
 			r.Code = 1

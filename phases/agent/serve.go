@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,20 @@ type Options struct {
 	Self    []string // how this program is started again, for jobs; empty: os.Executable
 	Units   Units    // nil: systemd
 	Journal Journal  // nil: systemd's
+
+	// What else of the world there is but the time that package time knows, so
+	// that a simulated one can take its place. nil is the kernel's, each.
+	Disk    func(dir string) (Disk, error) // a folder of the host: Root, or one below Prefix
+	Exec    func(ctx context.Context, path string, p Program) (Ending, error)
+	Clock   Clock
+	Snapper *Snapper
+	Unit    string    // that this process is; empty: $DEPLOYER_UNIT
+	Digest  string    // of this program; empty: of the file that it was started from
+	Stdout  io.Writer // what a job's programs print
 }
+
+// Clock is the time since the boot, sleep included.
+type Clock interface{ Boottime() time.Duration }
 
 // Serve answers requests, many at once, until in ends. It returns when what it
 // was doing is over: reads and children are ended, writes that have begun finish.

@@ -11,14 +11,44 @@ import (
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
-// snapper is what taking a set does to the file system.
-type snapper struct {
-	sync     func(dir *os.File) error
-	snapshot func(src, dir *os.File, name string) error
-	destroy  func(dir *os.File, name string) error
+// Snapper is what the agent asks a Btrfs for: the ioctls of package btrfs.
+type Snapper struct {
+	Open     func(path string) (*os.File, error)
+	IsRoot   func(f *os.File) bool
+	FSID     func(f *os.File) (string, error)
+	Get      func(f *os.File) (btrfs.Info, error)
+	Tree     func(f *os.File) (Tree, error)
+	Sync     func(dir *os.File) error
+	Snapshot func(src, dir *os.File, name string) error
+	Destroy  func(dir *os.File, name string) error
 }
 
-var kernel = snapper{btrfs.Sync, btrfs.Snapshot, btrfs.Destroy}
+// Tree is every subvolume of a file system: *btrfs.Tree.
+type Tree interface {
+	Path(id uint64) (string, error)
+	Find(uuid string) (uint64, bool)
+	Below(id uint64) []string
+	Inside(id, other uint64) bool
+}
+
+var kernel = Snapper{
+	Open: btrfs.Open, IsRoot: btrfs.IsRoot, FSID: btrfs.FSID, Get: btrfs.Get,
+	Tree: func(f *os.File) (Tree, error) { return btrfs.ReadTree(f) },
+	Sync: btrfs.Sync, Snapshot: btrfs.Snapshot, Destroy: btrfs.Destroy,
+}
+
+// describe is Get for a path that must be a subvolume's root itself.
+func (s Snapper) describe(path string) (btrfs.Info, error) {
+	f, err := s.Open(path)
+	if err != nil {
+		return btrfs.Info{}, err
+	}
+	defer f.Close()
+	if !s.IsRoot(f) {
+		return btrfs.Info{}, fmt.Errorf("%s is not a subvolume", path)
+	}
+	return s.Get(f)
+}
 
 // shot is one snapshot of a set, before and after it is taken.
 type shot struct {
@@ -56,13 +86,13 @@ func (a *agent) take(shots []*shot, run string) (list []Snapshot, err error) {
 		return nil, err
 	}
 	for _, s := range shots {
-		if err := a.fs.snapshot(s.src, s.dir, s.name); err != nil {
+		if err := a.fs.Snapshot(s.src, s.dir, s.name); err != nil {
 			return nil, err
 		}
 		s.taken = true
 	}
 	for _, s := range shots {
-		snap, err := s.verify(run)
+		snap, err := s.verify(a.fs, run)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +108,7 @@ func (a *agent) syncAll(shots []*shot) error {
 		if done[s.fsid] {
 			continue
 		}
-		if err := a.fs.sync(s.dir); err != nil {
+		if err := a.fs.Sync(s.dir); err != nil {
 			return err
 		}
 		done[s.fsid] = true
@@ -90,16 +120,16 @@ func (a *agent) untake(shots []*shot) error {
 	var errs []error
 	for _, s := range shots {
 		if s.taken {
-			errs = append(errs, a.fs.destroy(s.dir, s.name))
+			errs = append(errs, a.fs.Destroy(s.dir, s.name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // verify reads the snapshot back: read-only, and of the subvolume it was meant for.
-func (s *shot) verify(run string) (Snapshot, error) {
+func (s *shot) verify(fs Snapper, run string) (Snapshot, error) {
 	path := filepath.Join(s.dir.Name(), s.name)
-	info, err := btrfs.Describe(path)
+	info, err := fs.describe(path)
 	if err == nil && (!info.ReadOnly || info.ParentUUID != s.info.UUID) {
 		err = fmt.Errorf("%s is not a read-only snapshot of %s", path, s.source)
 	}
@@ -119,7 +149,7 @@ func (a *agent) aim(args SnapshotArgs) (shots []*shot, err error) {
 	for _, path := range args.Paths {
 		s := &shot{source: path}
 		shots = append(shots, s)
-		if err := s.open(a.host(path)); err != nil {
+		if err := s.open(a.fs, a.host(path)); err != nil {
 			return shots, err
 		}
 		if slices.Contains(subjects[s.fsid], s.info.ID) {
@@ -135,21 +165,21 @@ func (a *agent) aim(args SnapshotArgs) (shots []*shot, err error) {
 	return shots, nil
 }
 
-func (s *shot) open(path string) (err error) {
-	if s.src, err = openBtrfs(path, "cannot snapshot"); err != nil {
+func (s *shot) open(fs Snapper, path string) (err error) {
+	if s.src, err = fs.open(path, "cannot snapshot"); err != nil {
 		return err
 	}
-	if !btrfs.IsRoot(s.src) {
+	if !fs.IsRoot(s.src) {
 		return invalid("cannot snapshot: %s is not a subvolume", path)
 	}
-	if s.fsid, err = btrfs.FSID(s.src); err == nil {
-		s.info, err = btrfs.Get(s.src)
+	if s.fsid, err = fs.FSID(s.src); err == nil {
+		s.info, err = fs.Get(s.src)
 	}
 	return err
 }
 
-func openBtrfs(path, what string) (*os.File, error) {
-	f, err := btrfs.Open(path)
+func (s Snapper) open(path, what string) (*os.File, error) {
+	f, err := s.Open(path)
 	if errors.Is(err, btrfs.ErrNotBtrfs) {
 		err = &Error{Code: "not-btrfs", Message: what + ": " + err.Error()}
 	}

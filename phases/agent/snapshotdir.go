@@ -9,13 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
 // place finds the folder for a snapshot and the name in it.
 func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64) error {
-	tree, err := btrfs.ReadTree(s.src)
+	tree, err := a.fs.Tree(s.src)
 	if err != nil {
 		return err
 	}
@@ -29,7 +27,7 @@ func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64) 
 		dirs = a.folders(s.fsid) // the wanted folder is another file system's of the set
 	}
 	for _, dir := range dirs {
-		if s.dir, err = openFolder(a.host(dir), s.fsid, tree, subjects[s.fsid]); err == nil {
+		if s.dir, err = a.fs.folder(a.host(dir), s.fsid, tree, subjects[s.fsid]); err == nil {
 			break
 		}
 	}
@@ -79,7 +77,7 @@ func lastRoot(dir string) int {
 // fsidOf is the identity of the Btrfs that a path, or what will be its parent, lies on.
 func (a *agent) fsidOf(path string) string {
 	for ; path != ""; path = filepath.Dir(path) {
-		f, err := btrfs.Open(a.host(path))
+		f, err := a.fs.Open(a.host(path))
 		if errors.Is(err, fs.ErrNotExist) && path != "/" {
 			continue
 		}
@@ -87,20 +85,20 @@ func (a *agent) fsidOf(path string) string {
 			return "none"
 		}
 		defer f.Close()
-		id, _ := btrfs.FSID(f)
+		id, _ := a.fs.FSID(f)
 		return id
 	}
 	return ""
 }
 
-// openFolder makes a folder for snapshots and refuses one inside a subject: a
+// folder makes a folder for snapshots and refuses one inside a subject: a
 // restore exchanges the subject as a whole and would take its snapshots along.
-func openFolder(dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File, error) {
+func (s Snapper) folder(dir, fsid string, tree Tree, subjects []uint64) (*os.File, error) {
 	parent := dir
 	for !exists(parent) {
 		parent = filepath.Dir(parent)
 	}
-	f, err := acceptFolder(parent, dir, fsid, tree, subjects)
+	f, err := s.accept(parent, dir, fsid, tree, subjects)
 	if err != nil || parent == dir {
 		return f, err
 	}
@@ -108,20 +106,20 @@ func openFolder(dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return acceptFolder(dir, dir, fsid, tree, subjects)
+	return s.accept(dir, dir, fsid, tree, subjects)
 }
 
-func acceptFolder(path, dir, fsid string, tree *btrfs.Tree, subjects []uint64) (*os.File, error) {
-	f, err := openBtrfs(path, "cannot keep snapshots in "+dir)
+func (s Snapper) accept(path, dir, fsid string, tree Tree, subjects []uint64) (*os.File, error) {
+	f, err := s.open(path, "cannot keep snapshots in "+dir)
 	if err != nil {
 		return nil, err
 	}
-	id, err := btrfs.FSID(f)
+	id, err := s.FSID(f)
 	if err == nil && id != fsid {
 		err = invalid("cannot keep snapshots in %s: it is on another file system", dir)
 	}
-	info, err2 := btrfs.Get(f)
-	if err = errors.Join(err, err2); err == nil && slices.ContainsFunc(subjects, func(s uint64) bool { return tree.Inside(info.ID, s) }) {
+	info, err2 := s.Get(f)
+	if err = errors.Join(err, err2); err == nil && slices.ContainsFunc(subjects, func(id uint64) bool { return tree.Inside(info.ID, id) }) {
 		err = &Error{Code: "invalid", Message: "cannot keep snapshots in " + dir + ": it is inside a subvolume of the set",
 			Hint: []string{"name a folder in another subvolume, such as a mount at /.snapshots"}}
 	}

@@ -9,75 +9,75 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// store is the agent's folder on the host. Every name is opened relative to the
-// folder's own descriptor and without following a symbolic link, so that
-// whoever can write elsewhere on the host cannot lead root anywhere.
+// lockPoll is how often a lock that somebody has is tried again.
+const lockPoll = 5 * time.Millisecond
+
+// store is the agent's folder on the host: whole files, durable when a method
+// that writes has returned, also those that another process left half done.
 type store struct {
-	dir string
-	fd  int
+	dir  string
+	disk Disk
+
+	mu      sync.Mutex
+	durable map[string]bool // names that this process has synced in their folder
 }
 
 // openStore opens the folder, and makes it first if it may.
-func openStore(dir string, create bool) (*store, error) {
+func (o Options) openStore(dir string, create bool) (*store, error) {
 	if create {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("cannot make %s: %w", dir, err)
 		}
 	}
-	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_RDONLY, 0)
+	disk, err := o.disk(dir, false)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open %s: %w", dir, err)
 	}
-	s := &store{dir: dir, fd: fd}
-	if err := s.private(); err != nil {
-		_ = unix.Close(fd)
+	s := &store{dir: dir, disk: disk, durable: map[string]bool{}}
+	st, err := disk.Stat(".")
+	if err == nil && !private(st, 0o077) {
+		err = s.distrust(".", st)
+	}
+	if err != nil {
+		disk.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-// private refuses a folder that somebody else could have written into: what
-// lies in it is executed and read as recipes.
-func (s *store) private() error {
-	var st unix.Stat_t
-	if err := unix.Fstat(s.fd, &st); err != nil {
-		return err
-	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
-		return &Error{Code: "invalid", Message: fmt.Sprintf("cannot trust %s: owner %d, mode %04o", s.dir, st.Uid, st.Mode&0o7777),
-			Hint: []string{"find " + s.dir + " -ls", "chown root " + s.dir, "chmod 0700 " + s.dir}}
-	}
-	return nil
+// private tells whether only the agent could have written something: what lies
+// in its folder is executed and read as recipes.
+func private(st fs.FileInfo, others fs.FileMode) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid() && st.Mode().Perm()&others == 0
 }
 
-func (s *store) open(name string, flags int, mode fs.FileMode) (*os.File, error) {
-	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	if flags&unix.O_CREAT != 0 {
-		how.Mode = uint64(mode)
+func (s *store) distrust(name string, st fs.FileInfo) error {
+	at, owner := path.Join(s.dir, name), -1
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		owner = int(sys.Uid)
 	}
-	for {
-		fd, err := unix.Openat2(s.fd, name, &how)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // somebody renamed on the way: openat2(2)
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path.Join(s.dir, name), Err: err}
-		}
-		return os.NewFile(uintptr(fd), path.Join(s.dir, name)), nil
-	}
+	return &Error{Code: "invalid", Message: fmt.Sprintf("cannot trust %s: owner %d, mode %04o", at, owner, st.Mode().Perm()),
+		Hint: []string{"find " + at + " -ls", "chown root " + at, "chmod go= " + at}}
 }
 
+// read refuses what is no file of the agent's own.
 func (s *store) read(name string) ([]byte, error) {
-	f, err := s.open(name, unix.O_RDONLY, 0)
+	data, st, err := s.disk.Read(name)
+	if err == nil && !(st.Mode().IsRegular() && private(st, 0o022)) {
+		err = s.distrust(name, st)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return io.ReadAll(f)
+	return data, nil
 }
 
 func (s *store) readJSON(name string, v any) error {
@@ -99,24 +99,34 @@ func (s *store) mkdir(name string) error {
 	if err := s.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
-	parent, err := s.open(path.Dir(name), unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	err = unix.Mkdirat(int(parent.Fd()), path.Base(name), 0o700)
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	if err != nil {
+	if err := s.disk.Mkdir(name); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cannot make %s: %w", path.Join(s.dir, name), err)
 	}
-	return parent.Sync()
+	return s.settle(name)
+}
+
+// settle makes a name durable that may have been there before: whoever made it
+// may have been killed just then.
+func (s *store) settle(name string) error {
+	s.mu.Lock()
+	done := s.durable[name]
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := s.disk.SyncDir(path.Dir(name)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable[name] = true
+	return nil
 }
 
 func (s *store) write(name string, data []byte) error { return s.put(name, data, false) }
 
-// create is write for a name that must not be there yet.
+// create is write for a name that must not be there yet. fs.ErrExist says that
+// another file has it, for good.
 func (s *store) create(name string, data []byte) error { return s.put(name, data, true) }
 
 func (s *store) writeJSON(name string, v any) error  { return s.putJSON(name, v, false) }
@@ -134,66 +144,94 @@ func (s *store) put(name string, data []byte, exclusive bool) error {
 	if err := s.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
-	dir, err := s.open(path.Dir(name), unix.O_DIRECTORY, 0)
+	return replace(s.disk, name, exclusive, content{data: data, mode: 0o600}.create)
+}
+
+// append adds whole lines to a file. A line that a power cut tore gets an end of
+// its own first: nothing is ever glued to it.
+func (s *store) append(name string, data []byte) error {
+	if err := s.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	f, err := s.disk.Append(name)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return replace(dir, path.Base(name), exclusive, content{data: data, mode: 0o600}.at)
+	err = s.extend(f, name, data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("cannot add to %s: %w", path.Join(s.dir, name), err)
+	}
+	return s.settle(name)
 }
+
+func (s *store) extend(f DiskFile, name string, data []byte) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() || !private(st, 0o022) {
+		return s.distrust(name, st)
+	}
+	last := []byte{'\n'}
+	if size := st.Size(); size > 0 {
+		if _, err := f.ReadAt(last, size-1); err != nil {
+			return err
+		}
+	}
+	if last[0] != '\n' {
+		data = slices.Concat([]byte{'\n'}, data)
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// remove removes a file for good; one that is gone already is fine.
+func (s *store) remove(name string) error { return remove(s.disk, name) }
 
 // names lists a folder, sorted; a missing one is empty.
 func (s *store) names(dir string) ([]string, error) {
-	f, err := s.open(dir, unix.O_DIRECTORY, 0)
+	names, err := s.disk.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
 	slices.Sort(names)
 	return names, err
 }
 
 func (s *store) exists(name string) bool {
-	f, err := s.open(name, unix.O_PATH, 0)
-	if err == nil {
-		f.Close()
-	}
+	_, err := s.disk.Stat(name)
 	return err == nil
 }
 
-// lock takes a lock that ends with the file or the process; with wait unset it
-// answers unix.EWOULDBLOCK where somebody has it.
-func (s *store) lock(name string, wait bool) (*os.File, error) {
-	f, err := s.open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
-	}
-	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
-		err = unix.Flock(int(f.Fd()), how)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+// lock takes a lock that ends with what it returns, or with the process; with
+// wait unset it answers unix.EWOULDBLOCK where somebody has it.
+func (s *store) lock(name string, wait bool) (io.Closer, error) { return s.flock(name, false, wait) }
+
+// lockShared takes a lock that others can share; lock waits for all of them.
+func (s *store) lockShared(name string, wait bool) (io.Closer, error) {
+	return s.flock(name, true, wait)
 }
 
-// held tells whether somebody holds a lock now; the test gives it back at once.
+func (s *store) flock(name string, shared, wait bool) (io.Closer, error) {
+	if err := s.mkdir(path.Dir(name)); err != nil {
+		return nil, err
+	}
+	for {
+		c, err := s.disk.Lock(name, shared, true)
+		if !wait || !errors.Is(err, unix.EWOULDBLOCK) {
+			return c, err
+		}
+		time.Sleep(lockPoll)
+	}
+}
+
+// held tells whether somebody holds a lock now, alone; the test gives it back at once.
 func (s *store) held(name string) bool {
-	f, err := s.open(name, unix.O_RDWR, 0)
-	return err == nil && taken(f)
-}
-
-// taken tests the lock of a file and closes it.
-func taken(f *os.File) bool {
-	defer f.Close()
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	c, err := s.disk.Lock(name, true, false)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, unix.EWOULDBLOCK)
 }

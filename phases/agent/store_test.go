@@ -6,14 +6,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	s, err := openStore(filepath.Join(t.TempDir(), "state"), true)
+	s, err := Options{}.openStore(filepath.Join(t.TempDir(), "state"), true)
 	must(t, err)
 	return s
 }
@@ -45,13 +48,13 @@ func TestStateFollowsNoSymlink(t *testing.T) {
 func TestStateRefusesAFolderOthersCanReach(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
-	if _, err := openStore(dir, true); err == nil {
+	if _, err := (Options{}).openStore(dir, true); err == nil {
 		t.Error("a folder of mode 0755 was trusted")
 	}
 	link := filepath.Join(t.TempDir(), "link")
 	must(t, os.Chmod(dir, 0o700))
 	must(t, os.Symlink(dir, link))
-	if _, err := openStore(link, false); err == nil {
+	if _, err := (Options{}).openStore(link, false); err == nil {
 		t.Error("a linked folder was trusted")
 	}
 }
@@ -120,5 +123,100 @@ func TestTornTemporaryFileIsNoState(t *testing.T) {
 	r, err := h.recipeGet(t.Context(), RunRef{"r1"})
 	if err != nil || r.Run != "r1" {
 		t.Error(r, err)
+	}
+}
+
+func TestAppendNeverGluesToATornLine(t *testing.T) {
+	s := newStore(t)
+	must(t, s.append("runs/r1/journal.jsonl", []byte("a\n")))
+	must(t, s.append("runs/r1/journal.jsonl", []byte("b\nto")))
+	must(t, s.append("runs/r1/journal.jsonl", []byte("c\n")))
+	if data, err := s.read("runs/r1/journal.jsonl"); err != nil || string(data) != "a\nb\nto\nc\n" {
+		t.Errorf("%q %v", data, err)
+	}
+}
+
+func TestStateRefusesAFileOthersCouldHaveWritten(t *testing.T) {
+	s := newStore(t)
+	must(t, s.write("holder.json", []byte("{}")))
+	must(t, os.Chmod(s.dir+"/holder.json", 0o620))
+	if _, err := s.read("holder.json"); err == nil {
+		t.Error("a file that others can write was read")
+	}
+	if err := s.append("holder.json", []byte("x\n")); err == nil {
+		t.Error("a file that others can write was added to")
+	}
+	must(t, os.Chmod(s.dir+"/holder.json", 0o600))
+	must(t, os.Chown(s.dir+"/holder.json", 1, 1))
+	if _, err := s.read("holder.json"); err == nil && os.Geteuid() == 0 {
+		t.Error("somebody else's file was read")
+	}
+	must(t, unix.Mkfifo(s.dir+"/fifo", 0o600))
+	if _, err := s.read("fifo"); err == nil {
+		t.Error("a FIFO was read")
+	}
+}
+
+func TestSharedLockKeepsTheExclusiveOneOut(t *testing.T) {
+	s := newStore(t)
+	one, err := s.lockShared("gate", true)
+	must(t, err)
+	two, err := s.lockShared("gate", false)
+	must(t, err)
+	if _, err := s.lock("gate", false); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		c, err := s.lock("gate", true)
+		if err == nil {
+			defer c.Close()
+		}
+		got <- err
+	}()
+	one.Close()
+	two.Close()
+	must(t, <-got)
+	if s.held("gate") || s.held("none") || s.exists("none") {
+		t.Error("nobody holds it")
+	}
+}
+
+func TestRemoveIsFineWhenThereIsNothing(t *testing.T) {
+	s := newStore(t)
+	must(t, s.write("runs/r1/a", nil))
+	must(t, s.remove("runs/r1/a"))
+	must(t, s.remove("runs/r1/a"))
+	must(t, s.remove("nowhere/a"))
+	if s.exists("runs/r1/a") {
+		t.Error("it is still there")
+	}
+}
+
+// counted counts what is made durable.
+type counted struct {
+	Disk
+	dirs []string
+}
+
+func (c *counted) SyncDir(dir string) error {
+	c.dirs = append(c.dirs, dir)
+	return c.Disk.SyncDir(dir)
+}
+
+// Whoever linked a name may have been killed before it was durable: the one that
+// finds it there must not build on it.
+func TestWhatIsFoundIsDurableAsWell(t *testing.T) {
+	s := newStore(t)
+	must(t, os.MkdirAll(s.dir+"/runs/r1", 0o700))
+	must(t, os.WriteFile(s.dir+"/runs/r1/decision", nil, 0o600))
+	c := &counted{Disk: s.disk}
+	s.disk = c
+	if err := s.create("runs/r1/decision", nil); !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	must(t, s.append("runs/r1/decision", []byte("x\n")))
+	if want := []string{".", "runs", "runs/r1", "runs/r1"}; !slices.Equal(c.dirs, want) {
+		t.Errorf("%q, want %q", c.dirs, want)
 	}
 }

@@ -308,6 +308,8 @@ const (
 	DoWriteFile = "write-file"  // Path, Digest, Mode, Owner, Content from the run's folder; or Link; neither removes it
 	DoUnits     = "units"       // Units: those must be active in the end; start what is not
 	DoUnpin     = "unpin"       // Name
+	DoTrial     = "trial"       // System, Boot: the next boot alone starts System, later ones Boot.System as before; without System: no trial any more
+	DoReboot    = "reboot"      // System: unless it is what was booted; seen from outside, never done by itself
 )
 
 // Operation is one typed operation with exact ids and paths, never "the

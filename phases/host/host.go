@@ -3,21 +3,17 @@ package host
 import (
 	"context"
 	"io"
-	"io/fs"
-	"time"
 )
 
 // Command is one command on a host. Its arguments reach the program as they
 // are written here: no shell splits, expands or glues them.
 type Command struct {
 	Args       []string
-	Env        []string      // KEY=VALUE, added to what the login has
-	Dir        string        // working directory; empty: the login's
-	Stdin      io.Reader     // nil: empty
-	Stdout     io.Writer     // nil: collected in Result.Stdout
-	Stderr     io.Writer     // nil: collected in Result.Stderr
-	Privileged bool          // run as root: through `sudo -n` unless the login is root
-	Timeout    time.Duration // 0: none but the context's; enforced on the host as well
+	Env        []string  // KEY=VALUE, added to what the login has
+	Dir        string    // working directory; empty: the login's
+	Stdin      io.Reader // nil: empty
+	Stderr     io.Writer // nil: collected in Result.Stderr
+	Privileged bool      // run as root: through `sudo -n` unless the login is root
 }
 
 // Result is how a command ended. A command that ran and failed is a Result
@@ -35,13 +31,13 @@ type Runner interface {
 	Run(ctx context.Context, cmd Command) (Result, error)
 }
 
-// Process is a command that was started with its streams left open.
+// Process is a command that was started with its streams left open. The end of
+// its context ends it, with what it started.
 type Process interface {
-	io.Writer                       // its standard input
-	CloseWrite() error              // end of its standard input
-	io.Reader                       // its standard output
-	Wait() (Result, error)          // until it ends; Result.Stderr holds the last lines
-	Stop(ctx context.Context) error // ends it and what it started, then returns
+	io.Writer              // its standard input
+	CloseWrite() error     // end of its standard input
+	io.Reader              // its standard output
+	Wait() (Result, error) // until it ends; Result.Stderr holds the last lines
 }
 
 // Host is one machine, reached by one connection.
@@ -51,8 +47,6 @@ type Host interface {
 	Name() string
 	// Start begins a command and returns at once.
 	Start(ctx context.Context, cmd Command) (Process, error)
-	// Upload writes a file: temporary name beside it, fsync, rename, fsync of the folder.
-	Upload(ctx context.Context, from io.Reader, path string, mode fs.FileMode) error
 	// Fresh reaches the same host again over a new connection and a new login.
 	Fresh(ctx context.Context) (Host, error)
 	// Lost is closed when the connection is gone, for whatever reason.

@@ -78,18 +78,30 @@ checks:
 
 func (a *app) initCmd() *cobra.Command {
 	var runbook string
+	var module bool
 	c := &cobra.Command{
 		Use: "init", Short: "Write a deployer.yaml to start from; overwrites nothing", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if runbook != "" {
+			switch {
+			case module:
+				return a.copyModule()
+			case runbook != "":
 				return a.copyRunbook(runbook)
 			}
 			return a.create("deployer.yaml", []byte(starter))
 		},
 	}
+	c.Flags().BoolVar(&module, "module", false, "write the NixOS module for hosts, "+runbooks.HostModuleFile+", and what it reads")
 	c.Flags().StringVar(&runbook, "runbook", "", "write this shipped runbook to runbooks/, to change it")
 	_ = c.RegisterFlagCompletionFunc("runbook", completeRunbooks)
 	return c
+}
+
+func (a *app) copyModule() error {
+	if err := a.create(runbooks.HostModuleFile, runbooks.HostModule); err != nil {
+		return err
+	}
+	return a.create(runbooks.LauncherFile, []byte(agent.Launcher))
 }
 
 func (a *app) copyRunbook(name string) error {

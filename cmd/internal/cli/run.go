@@ -263,7 +263,7 @@ func past(store *state.Store) func(run, host string) state.Status {
 // record takes the run's lease and starts its journal, log and views.
 func (a *app) record(ctx context.Context, s *session, r *phases.Run, jsonInto string) error {
 	r.ID = r.Dir.ID
-	lease, err := r.Dir.Lease()
+	lease, err := r.Dir.Lease(false)
 	if err != nil {
 		return err
 	}
@@ -273,7 +273,7 @@ func (a *app) record(ctx context.Context, s *session, r *phases.Run, jsonInto st
 			return err
 		}
 	}
-	journal, err := state.Create(r.Dir.Path)
+	journal, err := state.Create(r.Dir.Path, lease)
 	if err != nil {
 		return err
 	}

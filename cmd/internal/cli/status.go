@@ -93,10 +93,10 @@ func (a *app) rows(p *runbooks.Project) ([]view.Row, error) {
 			return nil, err
 		}
 		row, _, err := readRun(d)
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
-		if row.ID != "" { // else it ended before its first record
+		if err == nil && row.ID != "" { // else it ended before its first record
 			rows = append(rows, row)
 		}
 	}

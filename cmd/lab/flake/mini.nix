@@ -49,7 +49,9 @@ let
   serviceText = name: s:
     section "Unit" ({ Description = s.description or name; }
       // (if s ? after then { After = builtins.concatStringsSep " " s.after; } else { })
+      // (if s ? before then { Before = builtins.concatStringsSep " " s.before; } else { })
       // (if s ? requires then { Requires = builtins.concatStringsSep " " s.requires; } else { })
+      // (if s ? conflicts then { Conflicts = builtins.concatStringsSep " " s.conflicts; } else { })
       // (s.unitConfig or { }))
     + section "Service" ({
       X-RestartIfChanged = s.restartIfChanged or true;
@@ -156,13 +158,38 @@ let
       echo "{\"org.nixos.bootspec.v1\":{\"init\":\"$out/init\",\"initrd\":\"$initrd/initrd\",\"kernel\":\"$kernel/bzImage\",\"kernelParams\":[],\"label\":\"NixOS $version\",\"system\":\"$system\",\"toplevel\":\"$out\"}}" > $out/boot.json
     '';
 
-  configOf = set: merge (import ./services.nix { config = set; inherit bb debian run; }) set;
+  # ---- real modules: options with defaults, and a config from the final ones ----
+  lib = {
+    types = { str = null; path = null; nullOr = _: null; listOf = _: null; };
+    mkOption = { default, ... }: { option = default; };
+    mkEnableOption = _: { option = false; };
+    mkIf = cond: content: { inherit cond content; };
+    optionalAttrs = cond: set: if cond then set else { };
+    literalExpression = _: null;
+  };
+  defaults = o: if o ? option then o.option else builtins.mapAttrs (_: defaults) o;
+  off = v: builtins.isAttrs v && v ? cond && !v.cond;
+  resolve = v:
+    if !isPlain v then v
+    else if v ? cond then resolve v.content
+    else builtins.mapAttrs (_: resolve) (removeAttrs v (builtins.filter (n: off v.${n}) (names v)));
+  pkgs = {
+    inherit bb debian run writeFile;
+    writeScript = name: text: "${writeFile name true text}/${name}";
+  };
 
   mkSystem = { modules, variant }:
     let
       load = m: let f = if builtins.isPath m || builtins.isString m then import m else m; in
-        if builtins.isFunction f then f { inherit config; pkgs = { inherit bb debian run writeFile; }; } else f;
-      set = override (override (import ./options.nix { inherit label; }) (builtins.foldl' merge { } (map load modules))) variant;
+        if builtins.isFunction f then f { inherit config lib pkgs; } else f;
+      loaded = map load modules;
+      # What a module reads of config is what hosts and variants set.
+      imported = set: map (m: import m { config = set; inherit lib pkgs; }) (builtins.concatMap (m: m.imports or [ ]) loaded);
+      options = builtins.foldl' merge (import ./options.nix { inherit label; }) (map (m: defaults m.options) (imported { }));
+      set = override (override options (removeAttrs (builtins.foldl' merge { } loaded) [ "imports" ])) variant;
+      configOf = set:
+        let full = builtins.foldl' merge set (map (m: if off m.config then { } else resolve m.config) (imported set));
+        in merge (import ./services.nix { config = full; inherit bb debian run; }) full;
       special = s: toplevelOf (configOf (override set s.configuration)) { };
       built = configOf set;
       config = merge built {

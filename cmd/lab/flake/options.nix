@@ -26,6 +26,8 @@
   environment.etc = { };
   systemd.services = { };
   systemd.timers = { };
+  systemd.tmpfiles.rules = [ ];
+  security.sudo.extraRules = [ ];
   specialisation = { }; # NAME.configuration = options
   lab = {
     kernel = { version = "6.12.1"; size = 512; }; # KiB

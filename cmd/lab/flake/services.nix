@@ -26,7 +26,9 @@ let
   optional = cond: set: if cond then set else { };
   snapshots = config.pantherOS.serverImpermanence.enable;
   words = builtins.concatStringsSep " ";
-  keys = user: builtins.concatStringsSep "\n" config.users.users.${user}.openssh.authorizedKeys.keys + "\n";
+  lines = list: builtins.concatStringsSep "" (map (l: l + "\n") list);
+  keys = user: lines config.users.users.${user}.openssh.authorizedKeys.keys;
+  sudoRule = r: builtins.concatMap (u: map (c: "${u} ALL=(root) ${words (map (o: o + ":") c.options)} ${c.command}") r.commands) r.users;
 in
 {
   environment.etc = {
@@ -53,10 +55,8 @@ in
     '';
     # Debian keeps the daemon to a group, NixOS does not.
     "tmpfiles.d/nix-daemon.conf".text = "d /nix/var/nix/daemon-socket 0755 root root - -\n";
-    "sudoers".text = ''
-      root ALL=(ALL:ALL) NOPASSWD: ALL
-      deploy ALL=(root) NOPASSWD: /nix/var/deployer/agent
-    '';
+    "tmpfiles.d/00-nixos.conf".text = lines config.systemd.tmpfiles.rules;
+    "sudoers".text = "root ALL=(ALL:ALL) NOPASSWD: ALL\n" + lines (builtins.concatMap sudoRule config.security.sudo.extraRules);
   }
   // optional (config.networking.hostName != "") { "hostname".text = "${config.networking.hostName}\n"; }
   // builtins.listToAttrs (map (u: { name = "ssh/authorized_keys.d/${u}"; value.text = keys u; }) (builtins.attrNames config.users.users));

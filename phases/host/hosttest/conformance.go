@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,28 +21,23 @@ import (
 // must share a file system with the test; they are closed by it.
 func Conformance(t *testing.T, make func() host.Host) {
 	for name, test := range map[string]func(subject){
-		"ArgumentsArriveAsWritten":            subject.arguments,
-		"EnvironmentAndFolder":                subject.environment,
-		"StdinReachesTheCommand":              subject.stdin,
-		"OutputStreamsStayApart":              subject.streams,
-		"OutputIsCutToTheLastMebibyte":        subject.cut,
-		"ExitCodeAndSignal":                   subject.codes,
-		"AProgramThatIsMissingIsAResult":      subject.absent,
-		"ANonsensicalCommandIsRefused":        subject.nonsense,
-		"TimeoutEndsTheCommand":               subject.timeouts,
-		"TimeoutIsEnforcedOnTheHostToo":       subject.timeoutThere,
-		"CancelEndsGrandchildren":             func(s subject) { s.cancelled(family, 4) },
-		"CancelEndsWhatIgnoresSIGTERM":        func(s subject) { s.cancelled(stubborn, 1) },
-		"CancelWorksWithAllSessionsBusy":      subject.busy,
-		"FailingInputEndsTheCommand":          subject.badInput,
-		"ManySessionsQueue":                   subject.many,
-		"ProcessStreamsBothWays":              subject.duplex,
-		"StopEndsAProcess":                    subject.stop,
-		"StopEndsAProcessThatIgnoresItsInput": subject.stopDeaf,
-		"UploadIsAtomicAndExact":              subject.upload,
-		"InterruptedUploadLeavesTheOldFile":   subject.interrupted,
-		"FreshIsAnotherConnection":            subject.fresh,
-		"ClosedMeansLost":                     subject.closed,
+		"ArgumentsArriveAsWritten":       subject.arguments,
+		"EnvironmentAndFolder":           subject.environment,
+		"StdinReachesTheCommand":         subject.stdin,
+		"OutputStreamsStayApart":         subject.streams,
+		"OutputIsCutToTheLastMebibyte":   subject.cut,
+		"ExitCodeAndSignal":              subject.codes,
+		"AProgramThatIsMissingIsAResult": subject.absent,
+		"ANonsensicalCommandIsRefused":   subject.nonsense,
+		"CancelEndsGrandchildren":        func(s subject) { s.cancelled(family, 4) },
+		"CancelEndsWhatIgnoresSIGTERM":   func(s subject) { s.cancelled(stubborn, 1) },
+		"CancelEndsAProcess":             subject.cancelledProcess,
+		"CancelWorksWithAllSessionsBusy": subject.busy,
+		"FailingInputEndsTheCommand":     subject.badInput,
+		"ManySessionsQueue":              subject.many,
+		"ProcessStreamsBothWays":         subject.duplex,
+		"FreshIsAnotherConnection":       subject.fresh,
+		"ClosedMeansLost":                subject.closed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -130,10 +124,10 @@ func (s subject) streams() {
 	if res := s.run(script); string(res.Stdout) != "out\n" || string(res.Stderr) != "err\n" {
 		s.Errorf("collected %q and %q", res.Stdout, res.Stderr)
 	}
-	var out, err bytes.Buffer
-	script.Stdout, script.Stderr = &out, &err
-	if res := s.run(script); out.String() != "out\n" || err.String() != "err\n" || res.Stdout != nil || res.Stderr != nil {
-		s.Errorf("streamed %q and %q, kept %q and %q", &out, &err, res.Stdout, res.Stderr)
+	var err bytes.Buffer
+	script.Stderr = &err
+	if res := s.run(script); string(res.Stdout) != "out\n" || err.String() != "err\n" || res.Stderr != nil {
+		s.Errorf("collected %q, streamed %q, kept %q", res.Stdout, &err, res.Stderr)
 	}
 }
 
@@ -149,10 +143,8 @@ func (s subject) codes() {
 		"exit 0": {}, "exit 7": {Code: 7}, "exit 255": {Code: 255},
 		"kill -TERM $$": {Code: 143, Signal: "TERM"}, "kill -KILL $$": {Code: 137, Signal: "KILL"},
 	} {
-		for _, limit := range []time.Duration{0, time.Minute} {
-			if res := s.run(host.Command{Args: sh(script), Timeout: limit}); res.Code != want.Code || res.Signal != want.Signal {
-				s.Errorf("%s with timeout %s: %+v", script, limit, res)
-			}
+		if res := s.run(host.Command{Args: sh(script)}); res.Code != want.Code || res.Signal != want.Signal {
+			s.Errorf("%s: %+v", script, res)
 		}
 	}
 }
@@ -251,13 +243,6 @@ func (s subject) await(word string, want int) {
 	}
 }
 
-func (s subject) left(word string) {
-	s.Helper()
-	if n := s.carrying(word); n != 0 {
-		s.Errorf("%d processes are left", n)
-	}
-}
-
 // family starts a child, a child in a session of its own, and an orphan in one
 // with an empty environment but a parent that lives.
 const family = `
@@ -269,37 +254,40 @@ wait`
 
 const stubborn = `sh -c 'trap "" TERM HUP; while :; do sleep 1; done' "$1" & trap "" TERM HUP; wait`
 
-func (s subject) timeouts() {
-	word, began := rand.Text(), time.Now()
-	res, err := s.Host.Run(s.within(30*time.Second), host.Command{Args: sh("echo early; "+family, word), Timeout: time.Second})
-	if !errors.Is(err, context.DeadlineExceeded) || string(res.Stdout) != "early\n" || time.Since(began) > 8*time.Second {
-		s.Errorf("after %s: %q, %v", time.Since(began), res.Stdout, err)
-	}
-	s.await(word, 0)
-}
-
-// timeoutThere reads the limit off the host's process list.
-func (s subject) timeoutThere() {
-	res := s.run(host.Command{Timeout: 9 * time.Second, Args: sh(`tr '\0' ' ' < /proc/$$/cmdline; echo; tr '\0' ' ' < /proc/$PPID/cmdline`)})
-	if !strings.Contains(string(res.Stdout), "timeout -k 5") {
-		s.Errorf("no timeout above the command:\n%s", res.Stdout)
-	}
-}
-
 func (s subject) cancelled(script string, atLeast int) {
 	word := rand.Text()
 	ctx, cancel := context.WithCancel(s.within(30 * time.Second))
+	s.ends(word, atLeast, cancel, func() error {
+		res, err := s.Host.Run(ctx, host.Command{Args: sh("echo early; "+script, word)})
+		if string(res.Stdout) != "early\n" {
+			s.Errorf("kept %q", res.Stdout)
+		}
+		return err
+	})
+}
+
+func (s subject) cancelledProcess() {
+	word := rand.Text()
+	ctx, cancel := context.WithCancel(s.within(30 * time.Second))
+	p, err := s.Start(ctx, host.Command{Args: sh(family, word)})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.ends(word, 4, cancel, func() error { _, err := p.Wait(); return err })
+}
+
+// ends cancels what carries the word once enough of it is there.
+func (s subject) ends(word string, atLeast int, cancel func(), wait func() error) {
 	ended := make(chan error, 1)
-	go func() {
-		_, err := s.Host.Run(ctx, host.Command{Args: sh(script, word)})
-		ended <- err
-	}()
+	go func() { ended <- wait() }()
 	s.await(word, atLeast)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		s.Errorf("error is %v", err)
 	}
-	s.left(word)
+	if n := s.carrying(word); n != 0 {
+		s.Errorf("%d processes are left", n)
+	}
 }
 
 func (s subject) busy() {
@@ -348,72 +336,4 @@ func (s subject) duplex() {
 	if res, err := p.Wait(); err != nil || res.Code != 3 || string(res.Stderr) != "warn\n" || len(rest) != 0 {
 		s.Errorf("ended as %+v, %v, with %q left", res, err, rest)
 	}
-}
-
-func (s subject) stop() {
-	p, began := s.start("cat"), time.Now()
-	if err := p.Stop(s.within(20 * time.Second)); err != nil {
-		s.Error(err)
-	}
-	if res, err := p.Wait(); err != nil || res.Code != 0 || time.Since(began) > 1900*time.Millisecond {
-		s.Errorf("end of input ended it as %+v, %v after %s", res, err, time.Since(began))
-	}
-}
-
-func (s subject) stopDeaf() {
-	word := rand.Text()
-	p := s.start(sh(family, word)...)
-	s.await(word, 4)
-	if err := p.Stop(s.within(20 * time.Second)); err != nil {
-		s.Error(err)
-	}
-	s.left(word)
-}
-
-func (s subject) upload() {
-	dir := s.TempDir()
-	names := []string{"plain", "two words", "-rf", "$HOME", "it's", "new\nline", `back\slash`, "*"}
-	for _, name := range names {
-		path := filepath.Join(dir, name)
-		for _, content := range []string{"", "first", strings.Repeat("longer ", 1<<18)} {
-			if err := s.Upload(s.within(30*time.Second), strings.NewReader(content), path, 0o640); err != nil {
-				s.Fatal(err)
-			}
-			got, err := os.ReadFile(path)
-			info, _ := os.Stat(path)
-			if err != nil || string(got) != content || info.Mode().Perm() != 0o640 {
-				s.Errorf("%q has %d bytes with mode %v, %v", name, len(got), info.Mode(), err)
-			}
-		}
-	}
-	s.alone(dir, len(names))
-}
-
-// alone checks that nothing but so many files is in dir.
-func (s subject) alone(dir string, n int) {
-	s.Helper()
-	if entries, _ := os.ReadDir(dir); len(entries) != n {
-		s.Errorf("%d files in the folder, want %d: %v", len(entries), n, entries)
-	}
-}
-
-func (s subject) interrupted() {
-	dir := s.TempDir()
-	path := filepath.Join(dir, "file")
-	if err := s.Upload(s.within(30*time.Second), strings.NewReader("old"), path, 0o600); err != nil {
-		s.Fatal(err)
-	}
-	if err := s.Upload(s.within(30*time.Second), broken(1<<20), path, 0o600); !errors.Is(err, errBroken) {
-		s.Errorf("a reader that fails: %v", err)
-	}
-	silent, write := io.Pipe() // a reader that says something, then nothing
-	defer write.Close()
-	go write.Write([]byte("new"))
-	if err := s.Upload(s.within(time.Second), silent, path, 0o600); !errors.Is(err, context.DeadlineExceeded) {
-		s.Errorf("a reader that stalls: %v", err)
-	}
-	if got, _ := os.ReadFile(path); string(got) != "old" {
-		s.Errorf("the file is now %q", got)
-	}
-	s.alone(dir, 1)
 }

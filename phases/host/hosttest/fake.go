@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -113,30 +111,16 @@ func (f *Fake) check(ctx context.Context) error {
 	}
 }
 
-// Upload takes any file.
-func (f *Fake) Upload(ctx context.Context, from io.Reader, path string, _ fs.FileMode) error {
-	if err := f.check(ctx); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, from); err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	return nil
-}
-
 // Run answers by the first rule that matches.
 func (f *Fake) Run(ctx context.Context, cmd host.Command) (host.Result, error) {
-	in, out := cmd.Stdin, cmd.Stdout
+	in := cmd.Stdin
 	if in == nil {
 		in = strings.NewReader("")
 	}
-	var kept bytes.Buffer
-	if out == nil {
-		out = &kept
-	}
-	res, err := f.run(ctx, cmd, in, out)
-	if cmd.Stdout == nil && res.Stdout == nil {
-		res.Stdout = kept.Bytes()
+	var out bytes.Buffer
+	res, err := f.run(ctx, cmd, in, &out)
+	if res.Stdout == nil {
+		res.Stdout = out.Bytes()
 	}
 	return res, err
 }
@@ -161,8 +145,7 @@ func (f *Fake) Start(ctx context.Context, cmd host.Command) (host.Process, error
 	if err := f.check(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	p := &process{cancel: cancel, done: make(chan struct{})}
+	p := &process{done: make(chan struct{})}
 	var in *io.PipeReader
 	var out *io.PipeWriter
 	in, p.in = io.Pipe()
@@ -184,12 +167,11 @@ func (f *Fake) Start(ctx context.Context, cmd host.Command) (host.Process, error
 }
 
 type process struct {
-	in     *io.PipeWriter
-	out    *io.PipeReader
-	cancel context.CancelFunc
-	done   chan struct{}
-	res    host.Result
-	err    error
+	in   *io.PipeWriter
+	out  *io.PipeReader
+	done chan struct{}
+	res  host.Result
+	err  error
 }
 
 func (p *process) Read(b []byte) (int, error)  { return p.out.Read(b) }
@@ -199,15 +181,4 @@ func (p *process) CloseWrite() error           { return p.in.Close() }
 func (p *process) Wait() (host.Result, error) {
 	<-p.done
 	return p.res, p.err
-}
-
-func (p *process) Stop(ctx context.Context) error {
-	p.in.Close()
-	p.cancel()
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -1,6 +1,7 @@
 package ssh
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,10 +27,15 @@ type Config struct {
 	ConfigFile string // instead of ~/.ssh/config, as ssh -F
 	KnownHosts string // instead of the user's known_hosts files
 
-	// Other than the defaults in tests only.
-	handshake time.Duration // for one connection to be made; default 10 s
-	keepAlive time.Duration // between two questions whether the host is there; default 5 s
+	// patience is how long a host may say nothing, and a connection take to be
+	// made, before it is given up; other than its default in tests only.
+	patience time.Duration
 }
+
+// patience is less than the 10 s in which a dead connection has to be noticed.
+const patience = 9 * time.Second
+
+func (c Config) limit() time.Duration { return cmp.Or(c.patience, patience) }
 
 // target is one hop as ssh would reach it.
 type target struct {

@@ -1,12 +1,10 @@
 package ssh
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/melbahja/goph"
 	"golang.org/x/crypto/ssh"
@@ -18,16 +16,18 @@ const maxHops = 8
 // link is an open connection with the jump hosts that it leads through.
 type link struct {
 	*goph.Client
-	t   *target
-	via *link
+	t    *target
+	via  *link
+	wire *wire
 }
 
+// Close begins at the near end: what leads through a jump host is closed by
+// sending to it, which blocks when that one is silent.
 func (l *link) Close() error {
-	var err error
-	for ; l != nil; l = l.via {
-		err = errors.Join(err, l.Client.Close())
+	if l == nil {
+		return nil
 	}
-	return err
+	return errors.Join(l.via.Close(), l.wire.Close())
 }
 
 // connect makes one attempt at one host: sshd punishes repeated failures. The
@@ -71,7 +71,7 @@ func through(ctx context.Context, c Config, t *target, depth int) (via *link, er
 
 // login dials t and authenticates, all within the handshake's time.
 func (t *target) login(parent context.Context, c Config, via *link) (*link, error) {
-	ctx, cancel := context.WithTimeout(parent, cmp.Or(c.handshake, 10*time.Second))
+	ctx, cancel := context.WithTimeout(parent, c.limit())
 	defer cancel()
 	keys, err := newHostKeys(t, c.AcceptNew)
 	if err != nil {
@@ -87,24 +87,20 @@ func (t *target) login(parent context.Context, c Config, via *link) (*link, erro
 	if err != nil {
 		return nil, failure(parent, c, t, err)
 	}
-	client, err := handshake(ctx, conn, t, keys, ring)
-	if err != nil {
+	l := &link{t: t, via: via, wire: &wire{Conn: conn}}
+	if l.Client, err = l.handshake(ctx, keys, ring); err != nil {
 		conn.Close()
-		return nil, t.refused(parent, c, keys, ring, err)
+		return nil, l.refused(parent, c, keys, ring, err)
 	}
-	return &link{Client: client, t: t, via: via}, nil
+	return l, nil
 }
 
 // handshake cuts the connection when ctx ends: a server that says nothing would
 // hold it for ever, and a connection through a jump host knows no deadlines.
-func handshake(ctx context.Context, conn net.Conn, t *target, keys *hostKeys, ring *keyring) (*goph.Client, error) {
-	if at, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(at)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	auth := goph.Auth{ssh.PublicKeys(ring.signers...)}
-	c, chans, reqs, err := ssh.NewClientConn(conn, t.addr(), &ssh.ClientConfig{
+func (l *link) handshake(ctx context.Context, keys *hostKeys, ring *keyring) (*goph.Client, error) {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	auth, t := goph.Auth{ssh.PublicKeys(ring.signers...)}, l.t
+	c, chans, reqs, err := ssh.NewClientConn(l.wire, t.addr(), &ssh.ClientConfig{
 		User: t.user, Auth: auth, HostKeyCallback: keys.callback, HostKeyAlgorithms: keys.algorithms(),
 	})
 	if ctx.Err() != nil {
@@ -113,7 +109,6 @@ func handshake(ctx context.Context, conn net.Conn, t *target, keys *hostKeys, ri
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Time{})
 	port, _ := net.LookupPort("tcp", t.port)
 	return &goph.Client{
 		Client: ssh.NewClient(c, chans, reqs),

@@ -12,8 +12,9 @@
 //
 // # What is guaranteed, each by the test in brackets
 //
-//   - A dial ends within its deadline, whatever the peer does or does not say
-//     (HandshakeHasADeadline), and with its context (CancelEndsADial).
+//   - A dial ends within its deadline, whatever the peer does or does not say,
+//     a jump host or the login's shell (HandshakeHasADeadline), and with its
+//     context (CancelEndsADial).
 //   - Only a host that known_hosts knows is talked to, on every hop
 //     (UnknownHostKeyIsRefused, ChangedHostKeyIsRefused,
 //     RevokedHostKeyIsRefused, JumpHostsAreCheckedToo). AcceptNew accepts the
@@ -24,26 +25,36 @@
 //   - A login is tried once (DeniedIsTriedOnce) with all keys in one go: files,
 //     certificates, agent (SecondKeyIsTriedToo, UserCertificate,
 //     EncryptedKeyNeedsTheAgent). The agent is never forwarded (NoAgentForwarding).
-//   - A peer that has gone silent is noticed within three keep-alive intervals,
-//     15 s by default (SilentPeerIsLost); a command then running ends as
-//     host.Lost, never as a guess (ConnectionLostWhileRunning).
-//   - Arguments, environment and files arrive byte for byte, whatever the login
+//   - A connection whose peer has gone silent ends within 10 s
+//     (ADeadConnectionIsNoticedWithinTenSeconds), and with it, as host.Lost, all
+//     that waits on it: commands, their streams, sessions being opened, also
+//     through a jump host (SilentPeerIsLost). nix copy ends as soon
+//     (NixNoticesSilenceToo). A command that prints nothing is no silence
+//     (QuietCommandKeepsItsConnection), and neither is a link that is slow
+//     (SlowLinkIsNotASilentOne).
+//   - What became of a command is never guessed (ConnectionLostWhileRunning).
+//   - Fresh is a new connection and login: it sees what is broken for new ones
+//     while old sessions work, and tells refused, timeout, denied and host key
+//     apart (FreshSeesWhatOldSessionsHide), through a jump host too
+//     (JumpHostTellsRefusedFromTimeout).
+//   - An sshd that turns everybody away, for failed logins (OpenSSH 9.8 and
+//     newer) or for being busy, is host.Refused and says what to wait for
+//     (RefusedSaysWhy); trying meanwhile does not make it longer
+//     (PenaltyIsNamedAndPasses).
+//   - Arguments, environment and input arrive byte for byte, whatever the login
 //     shell (Conformance, LoginShellsDoNotMatter).
-//   - What is cancelled or timed out is gone from the host with all that it
+//   - What is cancelled is gone from the host with all that it
 //     started, as root, as a user and behind sudo (Conformance,
-//     PrivilegedConformance). One exception: behind sudo, and with neither
-//     Timeout nor Env nor Dir, a process that left both its session and its
-//     parent is not found (CancelEndsAPlainSudoCommand).
-//   - A file is the old one or the new one (Conformance,
-//     CutInTheMiddleOfAnUploadLeavesTheOldFile).
+//     PrivilegedConformance). One exception: behind sudo, and with neither Env
+//     nor Dir, a process that left both its session and its parent is not found
+//     (CancelEndsAPlainSudoCommand).
 //   - A sudo rule for one program is enough to start that program, with nothing
 //     between it and its streams (SudoRuleForOneProgramIsEnough). A refusal is
 //     told from a failure (SudoThatRefusesIsNoSudo).
 //
 // # Agents
 //
-// Start without Timeout, Env and Dir puts nothing around a command but exec.
-// Its standard input is its lease: it is expected to end when that does, which
-// is also what a lost connection looks like to it. Stop closes the input, waits
-// two seconds, and only then looks for processes to kill.
+// Start without Env and Dir puts nothing around a command but exec. Its standard
+// input is its lease: it is expected to end when that does, which is also what a
+// lost connection looks like to it.
 package ssh

@@ -31,6 +31,8 @@ func failure(ctx context.Context, c Config, t *target, err error, hint ...string
 	case errors.As(err, &open) && open.Reason == ssh.Prohibited:
 		e.Kind, e.Err = host.Refused, fmt.Errorf("the jump host forwards no connections: %w", err)
 		e.Hint = []string{"set  AllowTcpForwarding yes  in the jump host's sshd_config"}
+	case errors.As(err, &open) && open.Reason == ssh.ConnectionFailed && !strings.Contains(open.Message, "refused"):
+		e.Kind, e.Err = host.Timeout, fmt.Errorf("no answer to the jump host: %w", err)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &open):
 		e.Kind, e.Err = host.Refused, fmt.Errorf("nobody listens there: %w", err)
 	case errors.As(err, &network) && network.Timeout(), errors.Is(err, context.DeadlineExceeded),
@@ -44,8 +46,8 @@ func failure(ctx context.Context, c Config, t *target, err error, hint ...string
 }
 
 // refused is the host.Error for what went wrong once somebody had answered.
-func (t *target) refused(ctx context.Context, c Config, keys *hostKeys, ring *keyring, err error) *host.Error {
-	e := failure(ctx, c, t, err)
+func (l *link) refused(ctx context.Context, c Config, keys *hostKeys, ring *keyring, err error) *host.Error {
+	e := failure(ctx, c, l.t, err)
 	var none *ssh.AlgorithmNegotiationError
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled), e.Kind == host.Timeout:
@@ -57,13 +59,29 @@ func (t *target) refused(ctx context.Context, c Config, keys *hostKeys, ring *ke
 		e.Err, e.Hint = keys.explain(err)
 	case strings.Contains(err.Error(), "unable to authenticate"), strings.Contains(err.Error(), "authentication failures"):
 		e.Kind = host.Denied
-		e.Err, e.Hint = t.denied(ring)
+		e.Err, e.Hint = l.t.denied(ring)
 	case errors.As(err, &none):
 	default:
-		e.Kind, e.Err = host.Refused, fmt.Errorf("it ended the connection before the login: %w", err)
-		e.Hint = []string{"sshd may be busy or punishing earlier failures (MaxStartups, PerSourcePenalties): wait, then try once"}
+		e.Kind = host.Refused
+		e.Err, e.Hint = l.turnedAway(err)
 	}
 	return e
+}
+
+// turnedAway tells what sshd's last words mean. Since OpenSSH 9.8 it turns away
+// every connection from an address that failed to log in; by default for 15 s,
+// which four failures reach, to 10 min.
+func (l *link) turnedAway(err error) (error, []string) {
+	switch said := l.wire.goodbye(); {
+	case strings.Contains(said, "Not allowed at this time"):
+		return fmt.Errorf("sshd penalises this address for failed logins, and turns away the good ones too: %w", err), []string{
+			"wait a minute (ten after many failures), then try once: what is turned away does not prolong it, a failed login does",
+			"journalctl -t sshd | grep penalty    # on the host's console: PerSourcePenalties of sshd_config"}
+	case said != "":
+		err = fmt.Errorf("it said %q: %w", said, err)
+	}
+	return fmt.Errorf("it ended the connection before the login: %w", err),
+		[]string{"sshd may be busy (MaxStartups) or penalise this address for failed logins (PerSourcePenalties): wait a minute, then try once"}
 }
 
 func (t *target) denied(ring *keyring) (error, []string) {

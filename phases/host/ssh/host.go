@@ -1,7 +1,6 @@
 package ssh
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,45 +42,25 @@ func Dial(ctx context.Context, c Config) (*Host, error) {
 		h.Close()
 		close(h.lost)
 	}()
-	go keepAlive(l.Client.Client, cmp.Or(c.keepAlive, 5*time.Second), h.lost, h.Close)
-	if err := h.LogIn(ctx); err != nil {
+	go l.watch(c.limit(), h.lost)
+	if err := h.first(ctx); err != nil {
 		h.Close()
 		return nil, err
 	}
 	return h, nil
 }
 
-// keepAlive ends a connection that leaves two questions without an answer.
-// Without it, a host that lost its power would look busy for ever.
-func keepAlive(client ssh.Conn, every time.Duration, gone <-chan struct{}, end func() error) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	answered, misses := make(chan error, 1), 0
-	answered <- nil
-	for {
-		select {
-		case <-gone:
-			return
-		case <-tick.C:
-		}
-		select {
-		case err := <-answered:
-			if err != nil {
-				end()
-				return
-			}
-			misses = 0
-			go func() {
-				_, _, err := client.SendRequest("keepalive@openssh.com", true, nil)
-				answered <- err
-			}()
-		default:
-			if misses++; misses == 2 {
-				end()
-				return
-			}
-		}
+// first runs the first command. Where commands hang, one that would end it would
+// hang too, so its time ends the connection.
+func (h *Host) first(parent context.Context) error {
+	ctx, cancel := context.WithTimeout(parent, 2*h.config.limit())
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { h.Close() })()
+	err := h.LogIn(context.WithoutCancel(ctx))
+	if err != nil && ctx.Err() != nil {
+		return failure(parent, h.config, h.link.t, context.Cause(ctx))
 	}
+	return err
 }
 
 // Open starts a line in a session of its own: no terminal, no agent forwarding.
@@ -160,11 +139,13 @@ func (h *Host) NixStoreURL() string {
 
 // NixSSHOpts are the words of NIX_SSHOPTS with which ssh goes where this
 // connection went. The address in NixStoreURL is the one of deployer.yaml, so an
-// alias brings its jump hosts and keys with it. Nix splits at blanks: a file
-// name with one is refused by ssh, not misread.
+// alias brings its jump hosts and keys with it. A silent peer is noticed as soon
+// as here. Nix splits at blanks: a file name with one is refused by ssh, not misread.
 func (h *Host) NixSSHOpts() []string {
 	c := h.config
-	opts := []string{"-p", h.link.t.port, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"}
+	third := int(c.limit().Seconds()) / 3
+	opts := []string{"-p", h.link.t.port, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+		"-o", fmt.Sprint("ConnectTimeout=", 3*third), "-o", fmt.Sprint("ServerAliveInterval=", third), "-o", "ServerAliveCountMax=2"}
 	if c.ConfigFile != "" {
 		opts = append([]string{"-F", c.ConfigFile}, opts...)
 	}

@@ -3,6 +3,7 @@ package ssh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,7 +21,10 @@ import (
 	"github.com/hbohlen/deployer/phases/host/hosttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	os.Unsetenv("SSH_AUTH_SOCK")
+	goleak.VerifyTestMain(m)
+}
 
 func (s *site) context() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -80,45 +84,6 @@ func TestRefusedWhenNobodyListens(t *testing.T) {
 	s := newSite(t)
 	s.know(22)
 	s.refused(s.config(freePort(t)), host.Refused, "")
-}
-
-func TestRefusedWhenTheServerHangsUp(t *testing.T) {
-	s := newSite(t)
-	s.know(22)
-	port := listen(t, func(c net.Conn) { c.Close() })
-	s.refused(s.config(port), host.Refused, "MaxStartups")
-}
-
-func listen(t testing.TB, serve func(net.Conn)) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-done })
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go serve(c)
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func TestHandshakeHasADeadline(t *testing.T) {
-	s := newSite(t)
-	s.know(22)
-	c := s.config(listen(t, func(c net.Conn) { io.Copy(io.Discard, c); c.Close() }))
-	c.handshake = 500 * time.Millisecond
-	began := time.Now()
-	s.refused(c, host.Timeout, "")
-	if d := time.Since(began); d > 3*time.Second {
-		t.Errorf("it took %s", d)
-	}
 }
 
 func TestCancelEndsADial(t *testing.T) {
@@ -200,9 +165,9 @@ func TestAnyKnownKindOfHostKeyWillDo(t *testing.T) {
 		})
 	}
 	t.Run("hashed", func(t *testing.T) {
-		line := knownhosts.Line([]string{at(port)}, s.rsa.PublicKey())
+		line := knownhosts.Line([]string{s.at(port)}, s.rsa.PublicKey())
 		_, key, _ := strings.Cut(line, " ")
-		s.write("known_hosts", knownhosts.HashHostname(knownhosts.Normalize(at(port)))+" "+key+"\n")
+		s.write("known_hosts", knownhosts.HashHostname(knownhosts.Normalize(s.at(port)))+" "+key+"\n")
 		s.dial(s.config(port))
 	})
 }
@@ -213,13 +178,11 @@ func TestHostCertificateOfAKnownAuthority(t *testing.T) {
 	keygen(t, "-s", s.path("ca"), "-I", "web1", "-h", "-n", "127.0.0.1", s.path("host_ed25519.pub"))
 	port := s.sshd("HostCertificate " + s.path("host_ed25519-cert.pub"))
 	authority := "@cert-authority * " + string(ssh.MarshalAuthorizedKey(ca.PublicKey()))
-	s.write("known_hosts", strings.Replace(authority, "* ", "[127.0.0.1]:"+portOf(port)+" ", 1))
+	s.write("known_hosts", strings.Replace(authority, "* ", "[127.0.0.1]:"+fmt.Sprint(port)+" ", 1))
 	s.dial(s.config(port))
 	s.know(port, s.ed) // the certificate is there, and only the bare key is known
 	s.dial(s.config(port))
 }
-
-func portOf(p int) string { _, port, _ := net.SplitHostPort(at(p)); return port }
 
 func keygen(t testing.TB, args ...string) {
 	t.Helper()
@@ -234,7 +197,7 @@ func TestDeniedIsTriedOnce(t *testing.T) {
 	s.know(port, s.ed)
 	s.key("stranger", false)
 	var dials atomic.Int32
-	front := listen(t, func(c net.Conn) { dials.Add(1); pipe(c, port, nil) })
+	front := listen(t, func(c net.Conn) { dials.Add(1); pipe(c, s.at(port), nil) })
 	s.know(front, s.ed)
 	c := s.config(front)
 	c.Key = s.path("stranger")
@@ -244,107 +207,22 @@ func TestDeniedIsTriedOnce(t *testing.T) {
 	}
 }
 
-// pipe forwards a connection to a port until frozen is closed; then it is a
-// dead peer: open, and silent.
-func pipe(c net.Conn, port int, frozen <-chan struct{}) {
-	back, err := net.Dial("tcp", at(port))
-	if err != nil {
-		c.Close()
-		return
-	}
-	done := make(chan struct{}, 2)
-	copy := func(to, from net.Conn) {
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := from.Read(buf)
-			select {
-			case <-frozen: // swallow
-			default:
-				to.Write(buf[:n])
-			}
-			if err != nil {
-				done <- struct{}{}
-				return
-			}
-		}
-	}
-	go copy(back, c)
-	go copy(c, back)
-	<-done
-	c.Close()
-	back.Close()
-	<-done
-}
-
-func TestSilentPeerIsLost(t *testing.T) {
-	s := newSite(t)
-	port := s.sshd()
-	frozen := make(chan struct{})
-	front := listen(t, func(c net.Conn) { pipe(c, port, frozen) })
-	s.know(front, s.ed)
-	c := s.config(front)
-	c.keepAlive = 200 * time.Millisecond
-	h := s.dial(c)
-	time.Sleep(5 * c.keepAlive) // it holds while the peer answers
-	run(t, h, "true")
-	time.AfterFunc(100*time.Millisecond, func() { close(frozen) })
-	began := time.Now()
-	_, err := h.Run(s.context(), host.Command{Args: []string{"sleep", "7"}})
-	var e *host.Error
-	if !errors.As(err, &e) || e.Kind != host.Lost {
-		t.Errorf("got %v", err)
-	}
-	if d := time.Since(began); d > 3*time.Second {
-		t.Errorf("noticed after %s", d)
-	}
-	select {
-	case <-h.Lost():
-	case <-time.After(time.Second):
-		t.Error("Lost is not closed")
-	}
-}
-
-func TestCutInTheMiddleOfAnUploadLeavesTheOldFile(t *testing.T) {
-	s := newSite(t)
-	port := s.sshd()
-	conns := make(chan net.Conn, 1)
-	front := listen(t, func(c net.Conn) { conns <- c; pipe(c, port, nil) })
-	s.know(front, s.ed)
-	h := s.dial(s.config(front))
-	s.write("target", "old")
-	silent, w := io.Pipe()
-	go func() {
-		w.Write(make([]byte, 1<<20))
-		(<-conns).Close()
-		<-h.Lost()
-		w.Close()
-	}()
-	var e *host.Error
-	if err := h.Upload(s.context(), silent, s.path("target"), 0o600); !errors.As(err, &e) || e.Kind != host.Lost {
-		t.Errorf("got %v", err)
-	}
-	time.Sleep(300 * time.Millisecond)
-	if got, _ := os.ReadFile(s.path("target")); string(got) != "old" {
-		t.Errorf("the file is now %d bytes", len(got))
-	}
-}
-
 func TestJumpHostsAreCheckedToo(t *testing.T) {
 	s := newSite(t)
 	jump, target := s.sshd(), s.sshd()
-	alias := "Host jump\n HostName 127.0.0.1\n Port " + portOf(jump) + "\n User root\n IdentityFile " + s.login +
-		"\nHost inner\n HostName 127.0.0.1\n Port " + portOf(target) + "\n User root\n IdentityFile " + s.login + "\n ProxyJump jump\n"
+	alias := "Host jump\n HostName 127.0.0.1\n Port " + fmt.Sprint(jump) + "\n User root\n IdentityFile " + s.login +
+		"\nHost inner\n HostName 127.0.0.1\n Port " + fmt.Sprint(target) + "\n User root\n IdentityFile " + s.login + "\n ProxyJump jump\n"
 	s.write("config", alias)
 	c := Config{Name: "web1", Address: "inner", ConfigFile: s.path("config"), KnownHosts: s.path("known_hosts")}
 	s.know(target, s.ed)
 	e := s.refused(c, host.HostKey, "ssh-keyscan")
-	if e.Addr != at(jump) {
+	if e.Addr != s.at(jump) {
 		t.Errorf("the error is about %s", e.Addr)
 	}
-	both := knownhosts.Line([]string{at(target), at(jump)}, s.ed.PublicKey())
+	both := knownhosts.Line([]string{s.at(target), s.at(jump)}, s.ed.PublicKey())
 	s.write("known_hosts", both+"\n")
 	h := s.dial(c)
-	if via := run(t, h, "sh", "-c", "echo $SSH_CONNECTION"); !strings.HasSuffix(via, portOf(target)) {
+	if via := run(t, h, "sh", "-c", "echo $SSH_CONNECTION"); !strings.HasSuffix(via, fmt.Sprint(target)) {
 		t.Errorf("arrived by %s", via)
 	}
 	h.Close()

@@ -31,6 +31,9 @@ type site struct {
 	log   string
 	shell string // of both users that this sshd knows: root and dana
 	rule  string // what sudo allows dana
+	usr   string // instead of /usr, for its sshd; empty: the machine's own
+	ip    string // of this site's servers
+	space string // their network namespace; empty: the machine's
 }
 
 // missing skips, or fails where nothing may be skipped.
@@ -53,8 +56,7 @@ func newSite(t testing.TB) *site {
 	if out, err := exec.Command("unshare", "-m", "true").CombinedOutput(); err != nil {
 		missing(t, "needs mount namespaces: unshare -m: "+string(out))
 	}
-	t.Setenv("SSH_AUTH_SOCK", "")
-	s := &site{t: t, dir: t.TempDir(), shell: "/bin/sh", rule: "dana ALL=(root) NOPASSWD: ALL"}
+	s := &site{t: t, dir: t.TempDir(), shell: "/bin/sh", rule: "dana ALL=(root) NOPASSWD: ALL", ip: "127.0.0.1"}
 	os.Chmod(s.dir, 0o755) // dana's keys are here too
 	os.Chmod(filepath.Dir(s.dir), 0o755)
 	s.rsa, s.ed = s.key("host_rsa", true), s.key("host_ed25519", false)
@@ -107,9 +109,16 @@ func (s *site) authorize(key string) {
 // sshd starts a server and returns its port. Extra lines come first, so they win.
 func (s *site) sshd(extra ...string) int {
 	s.t.Helper()
+	port, _ := s.master(extra...)
+	return port
+}
+
+// master is sshd for tests that end it themselves.
+func (s *site) master(extra ...string) (int, *os.Process) {
+	s.t.Helper()
 	port := freePort(s.t)
 	config := strings.Join(append(extra,
-		fmt.Sprintf("Port %d", port), "ListenAddress 127.0.0.1", "PidFile none", "UsePAM no", "StrictModes no",
+		fmt.Sprintf("Port %d", port), "ListenAddress "+s.ip, "PidFile none", "UsePAM no", "StrictModes no",
 		"HostKey "+s.path("host_rsa"), "HostKey "+s.path("host_ed25519"), "PermitRootLogin yes",
 		"PasswordAuthentication no", "AuthorizedKeysFile "+s.path("authorized_keys"), "MaxStartups 100",
 		"Subsystem sftp internal-sftp"), "\n")
@@ -117,14 +126,20 @@ func (s *site) sshd(extra ...string) int {
 	s.write(name, config+"\n")
 	os.MkdirAll("/run/sshd", 0o755)
 	s.users()
-	s.serve(port, exec.Command("unshare", "-m", "/bin/sh", "-c", private, s.dir, s.path(name), s.log))
-	return port
+	args := []string{"unshare", "-m", "/bin/sh", "-c", private, s.dir, s.path(name), s.log, s.usr}
+	if s.space != "" {
+		args = append([]string{"ip", "netns", "exec", s.space}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	s.serve(port, cmd)
+	return port, cmd.Process
 }
 
 // private lets sshd see users and a sudo rule of its own, which nobody else does.
 const private = `set -e
 mount --bind "$0/passwd" /etc/passwd
 mount --bind "$0/shadow" /etc/shadow
+[ -z "$3" ] || mount --bind "$3" /usr
 [ ! -e /etc/sudoers ] || mount --bind "$0/sudoers" /etc/sudoers
 exec /usr/sbin/sshd -D -E "$2" -f "$1"`
 
@@ -149,7 +164,7 @@ func (s *site) serve(port int, cmd *exec.Cmd) {
 		}
 	})
 	for range 100 {
-		if c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+		if c, err := net.Dial("tcp", s.at(port)); err == nil {
 			c.Close()
 			return
 		}
@@ -168,19 +183,19 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func at(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+func (s *site) at(port int) string { return fmt.Sprintf("%s:%d", s.ip, port) }
 
 // know writes known_hosts.
 func (s *site) know(port int, keys ...ssh.Signer) {
 	var lines strings.Builder
 	for _, k := range keys {
-		lines.WriteString(knownhosts.Line([]string{at(port)}, k.PublicKey()) + "\n")
+		lines.WriteString(knownhosts.Line([]string{s.at(port)}, k.PublicKey()) + "\n")
 	}
 	s.write("known_hosts", lines.String())
 }
 
 func (s *site) config(port int) Config {
-	return Config{Name: "web1", Address: "127.0.0.1", User: "root", Port: port, Key: s.login,
+	return Config{Name: "web1", Address: s.ip, User: "root", Port: port, Key: s.login,
 		ConfigFile: s.path("config"), KnownHosts: s.path("known_hosts")}
 }
 
@@ -203,7 +218,7 @@ func (s *site) up(extra ...string) Config {
 
 func run(t testing.TB, h host.Host, args ...string) string {
 	t.Helper()
-	res, err := h.Run(t.Context(), host.Command{Args: args, Timeout: 20 * time.Second})
+	res, err := h.Run(t.Context(), host.Command{Args: args})
 	if err != nil || res.Code != 0 {
 		t.Fatalf("%q: %+v, %v", args, res, err)
 	}

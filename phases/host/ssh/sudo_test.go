@@ -1,11 +1,9 @@
 package ssh
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -31,38 +29,26 @@ func (s *site) upAs(user string) Config {
 }
 
 // privileged makes every command of a login that is not root one of root's.
-type privileged struct {
-	host.Host
-	files host.Host // uploads are the login's own, and the test's folders are root's
-}
+type privileged struct{ host.Host }
 
-// bounded gives a command a timeout: only then can its mark pass sudo.
-func bounded(c host.Command) host.Command {
-	c.Privileged, c.Timeout = true, cmp.Or(c.Timeout, time.Minute)
+// marked gives a command an environment: only then can its mark pass sudo.
+func marked(c host.Command) host.Command {
+	c.Privileged, c.Env = true, append(c.Env, "MARKED=yes")
 	return c
 }
 
 func (p privileged) Run(ctx context.Context, c host.Command) (host.Result, error) {
-	c = bounded(c)
-	return p.Host.Run(ctx, c)
+	return p.Host.Run(ctx, marked(c))
 }
 
 func (p privileged) Start(ctx context.Context, c host.Command) (host.Process, error) {
-	c = bounded(c)
-	return p.Host.Start(ctx, c)
-}
-
-func (p privileged) Upload(ctx context.Context, r io.Reader, path string, mode fs.FileMode) error {
-	return p.files.Upload(ctx, r, path, mode)
+	return p.Host.Start(ctx, marked(c))
 }
 
 func TestPrivilegedConformance(t *testing.T) {
 	s, _ := dana(t)
 	c := s.upAs("dana")
-	files := c
-	files.User = "root"
-	root := s.dial(files)
-	hosttest.Conformance(t, func() host.Host { return privileged{s.dial(c), root} })
+	hosttest.Conformance(t, func() host.Host { return privileged{s.dial(c)} })
 }
 
 func TestLoginTellsWhoIsLoggedIn(t *testing.T) {
@@ -114,7 +100,7 @@ func TestSudoRuleForOneProgramIsEnough(t *testing.T) {
 	}
 }
 
-// Without a timeout no mark passes sudo, but sessions and descent are enough
+// Without an environment no mark passes sudo, but sessions and descent are enough
 // for all but orphans that left their session.
 func TestCancelEndsAPlainSudoCommand(t *testing.T) {
 	s, _ := dana(t)

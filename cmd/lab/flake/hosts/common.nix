@@ -1,9 +1,14 @@
 # What the hosts share: the sub-volumes of the server-btrfs-impermanence plan.
-{ ... }:
+{ config, ... }:
 let
   subvol = name: { fsType = "btrfs"; options = [ "compress=zstd:1" "noatime" "subvol=${name}" ]; };
 in
 {
+  imports = [ ../modules/deployer-host.nix ];
+  # Without the module the deploy user is let in by hand.
+  security.sudo.extraRules = if config.services.deployer-host.enable then [ ] else [
+    { users = [ "deploy" ]; commands = [{ command = "/nix/var/deployer/agent"; options = [ "NOPASSWD" ]; }]; }
+  ];
   pantherOS.serverImpermanence.enable = true;
   services.caddy.enable = true;
   fileSystems = {

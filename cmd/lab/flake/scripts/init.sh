@@ -40,6 +40,9 @@ if [ $keep != / ]; then
   cp -p ${keep}etc/ssh/ssh_host_ed25519_key* /etc/ssh/
 fi
 
+# Where firmware shows its variables; bootctl puts what it sets there.
+mount -t tmpfs -o mode=755 tmpfs /sys/firmware && mkdir -p /sys/firmware/efi/efivars
+
 # setuid programs need a file system of their own: /run is nosuid here.
 mkdir -p /run/wrappers; mount -t tmpfs -o mode=755,nodev tmpfs /run/wrappers
 $systemConfig/activate

@@ -81,7 +81,7 @@ before=" $(tr '\n' ' ' < $w/before)"
 for f in $old/*.service $old/*.socket $old/*.timer $old/*.path $old/*.mount; do
   f=${f##*/}
   case $before in *" $f "*) ;; *) continue ;; esac
-  if [ ! -e $new/$f ]; then echo $f >> $w/stop
+  if [ ! -e $new/$f ]; then nokey $old/$f X-StopOnRemoval || echo $f >> $w/stop
   elif ! cmp -s $old/$f $new/$f; then
     if key $new/$f X-ReloadIfChanged; then echo $f >> $w/reload; record reload $f
     elif nokey $new/$f X-RestartIfChanged; then echo $f >> $w/skip

@@ -1,7 +1,7 @@
-// Package shell runs commands, starts processes and moves files through one
-// line given to a POSIX shell. What differs between this machine and a remote
-// one is only how such a line is started; that is a Transport. So the two kinds
-// of host quote, stop and fail alike.
+// Package shell runs commands and starts processes through one line given to a
+// POSIX shell. What differs between this machine and a remote one is only how
+// such a line is started; that is a Transport. So the two kinds of host quote,
+// end and fail alike.
 //
 // # The line
 //

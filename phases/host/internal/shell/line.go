@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hbohlen/deployer/phases/host"
 )
@@ -14,20 +13,16 @@ import (
 // marker is the environment variable by which a command is found again.
 const marker = "DEPLOYER_COMMAND"
 
-// grace is how much later than here a timeout is enforced on the host: there
-// it is only for the case that nobody is left here to enforce it.
-const grace = 3 * time.Second
-
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // Line is the shell line for cmd. With sudo, nothing but the command itself
-// follows `sudo -n --`, unless Env, Dir or Timeout ask for a shell there: a sudo
-// rule may allow one program only.
+// follows `sudo -n --`, unless Env or Dir ask for a shell there: a sudo rule may
+// allow one program only.
 func Line(cmd host.Command, id string, sudo bool) (string, error) {
 	if err := check(cmd); err != nil {
 		return "", err
 	}
-	plain := cmd.Dir == "" && len(cmd.Env) == 0 && cmd.Timeout <= 0
+	plain := cmd.Dir == "" && len(cmd.Env) == 0
 	switch {
 	case !sudo:
 		return wrap(script(cmd, id)), nil
@@ -46,8 +41,7 @@ func script(cmd host.Command, id string) string {
 		enter = "cd " + Quote(folder(cmd.Dir)) + " || exit 126; "
 	}
 	env := append([]string{marker + "=" + id}, cmd.Env...)
-	words := program(cmd)
-	return enter + "export" + assignments(env) + "; exec " + dash(words[0]) + quoteAll(words)
+	return enter + "export" + assignments(env) + "; exec " + dash(cmd.Args[0]) + quoteAll(cmd.Args)
 }
 
 func check(cmd host.Command) error {
@@ -63,15 +57,6 @@ func check(cmd host.Command) error {
 		return errors.New("a zero byte cannot be passed to a program")
 	}
 	return nil
-}
-
-// program puts the host's own timeout before the command.
-func program(cmd host.Command) []string {
-	if cmd.Timeout <= 0 {
-		return cmd.Args
-	}
-	limit := fmt.Sprintf("%.3f", (cmd.Timeout + grace).Seconds())
-	return append([]string{"timeout", "-k", "5", limit}, cmd.Args...)
 }
 
 // assignments quotes the values only: quoted names would be no assignments.

@@ -1,6 +1,7 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed"
@@ -63,7 +64,7 @@ func (m *Machine) Login() (string, bool) { return m.user, m.root }
 // LogIn learns who is logged in, and thereby that commands can be run at all.
 func (m *Machine) LogIn(ctx context.Context) error {
 	const ask = `echo "deployer: $(id -u) $(id -un)"`
-	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", ask}, Timeout: 20 * time.Second})
+	res, err := m.Run(ctx, host.Command{Args: []string{"/bin/sh", "-c", ask}})
 	if err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (m *Machine) LogIn(ctx context.Context) error {
 
 // Run runs cmd to its end.
 func (m *Machine) Run(ctx context.Context, cmd host.Command) (host.Result, error) {
-	p, err := m.begin(ctx, cmd, collect(cmd.Stdout))
+	p, err := m.begin(ctx, cmd, collect(nil))
 	if err != nil {
 		return host.Result{Code: -1}, err
 	}
@@ -93,8 +94,8 @@ func (m *Machine) Run(ctx context.Context, cmd host.Command) (host.Result, error
 
 // Start begins cmd with its streams left open.
 func (m *Machine) Start(ctx context.Context, cmd host.Command) (host.Process, error) {
-	if cmd.Stdin != nil || cmd.Stdout != nil {
-		return nil, errors.New("a started command's streams are its process: set neither Stdin nor Stdout")
+	if cmd.Stdin != nil {
+		return nil, errors.New("a started command's input is its process: set no Stdin")
 	}
 	p, err := m.begin(ctx, cmd, nil)
 	if err != nil {
@@ -143,6 +144,14 @@ func (m *Machine) Fail(kind host.Kind, err error, hint ...string) *host.Error {
 
 //go:embed kill.sh
 var killScript string
+
+func lastLine(res host.Result) string {
+	lines := bytes.Split(bytes.TrimSpace(res.Stderr), []byte("\n"))
+	if last := string(lines[len(lines)-1]); last != "" {
+		return last
+	}
+	return fmt.Sprintf("exit status %d", res.Code)
+}
 
 // asRoot ends a command that sudo started, or at least tries as the login user.
 const asRoot = `read -r id; printf '%s\n' "$id" | sudo -n -- /bin/sh -c "$0" || printf '%s\n' "$id" | /bin/sh -c "$0"`

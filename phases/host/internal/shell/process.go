@@ -12,13 +12,9 @@ import (
 )
 
 const (
-	lease    = 2 * time.Second        // for a process to end at the end of its input
 	again    = 500 * time.Millisecond // until a command that did not end is looked for again
 	patience = 10 * time.Second       // for it to end at all
 )
-
-// errStopped is the cause when Stop ended a process: no failure.
-var errStopped = errors.New("stopped")
 
 // process is one running command.
 type process struct {
@@ -41,19 +37,13 @@ type process struct {
 }
 
 // follow starts what goes on beside the command: copying its output, waiting
-// for its end, and ending it when the context or its time is over.
+// for its end, and ending it when the context is over.
 func (p *process) follow(ctx context.Context) {
 	ctx, p.end = context.WithCancelCause(ctx)
-	stop := context.CancelFunc(func() {})
-	if p.cmd.Timeout > 0 {
-		ctx, stop = context.WithTimeoutCause(ctx, p.cmd.Timeout,
-			fmt.Errorf("not done within %s: %w", p.cmd.Timeout, context.DeadlineExceeded))
-	}
 	go p.await()
 	go func() {
 		defer close(p.done)
 		defer p.end(nil)
-		defer stop()
 		select {
 		case <-p.ended:
 			return
@@ -158,20 +148,6 @@ func (p *process) Read(b []byte) (int, error)  { return p.sess.Stdout.Read(b) }
 func (p *process) Write(b []byte) (int, error) { return p.sess.Stdin.Write(b) }
 func (p *process) CloseWrite() error           { return p.sess.Stdin.Close() }
 
-// Stop ends the process's input, which is enough for an agent, and kills it if
-// that does not end it.
-func (p *process) Stop(ctx context.Context) error {
-	p.sess.Stdin.Close()
-	select {
-	case <-p.ended:
-	case <-time.After(lease):
-	case <-ctx.Done():
-	}
-	p.end(errStopped)
-	<-p.done
-	return p.kill
-}
-
 func (p *process) Wait() (host.Result, error) {
 	<-p.done
 	res := host.Result{Code: p.code, Signal: p.sig, Stderr: p.err.result()}
@@ -192,7 +168,7 @@ func (p *process) verdict() error {
 	case p.lost != nil:
 		return p.m.Fail(host.Lost, fmt.Errorf("the connection went away while %s ran: %w", program, p.lost),
 			"whether it was done is not known")
-	case p.cause != nil && !errors.Is(p.cause, errStopped):
+	case p.cause != nil:
 		return fmt.Errorf("%s on %s was stopped: %w", program, p.m.name, p.cause)
 	}
 	return p.m.sudo(p.cmd, p.code, p.err.last())

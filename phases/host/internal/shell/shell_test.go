@@ -4,7 +4,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hbohlen/deployer/phases/host"
 )
@@ -19,8 +18,8 @@ func TestLine(t *testing.T) {
 			`export DEPLOYER_COMMAND=id; exec ls 'a b'`},
 		{host.Command{Args: []string{"/nix/var/deployer/agent", "run", "D", "serve"}, Privileged: true}, true,
 			`export DEPLOYER_COMMAND=id; exec sudo -n -- /nix/var/deployer/agent run D serve`},
-		{host.Command{Args: []string{"-odd"}, Dir: "-", Env: []string{"A=b c"}, Timeout: time.Second}, false,
-			`cd ./- || exit 126; export DEPLOYER_COMMAND=id A='b c'; exec timeout -k 5 4.000 -odd`},
+		{host.Command{Args: []string{"-odd"}, Dir: "-", Env: []string{"A=b c"}}, false,
+			`cd ./- || exit 126; export DEPLOYER_COMMAND=id A='b c'; exec -- -odd`},
 		{host.Command{Args: []string{"-odd"}}, false, `export DEPLOYER_COMMAND=id; exec -- -odd`},
 		{host.Command{Args: []string{"id"}, Dir: "/root"}, true,
 			`export DEPLOYER_COMMAND=id; exec sudo -n -- /bin/sh -c 'cd /root || exit 126; export DEPLOYER_COMMAND=id; exec id'`},

@@ -1,0 +1,1 @@
+../../phases/agent/launcher.sh
