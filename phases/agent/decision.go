@@ -73,7 +73,7 @@ const claimed = 2 * time.Minute
 
 // claim decides to go back. What was confirmed is undone in a round of its own.
 func (a *agent) claim(s *store, run, by string) (Guard, Decision, error) {
-	g := Guard{Arming: Arming{Run: run}, Round: 1, BootID: a.bootID(), Armed: a.boottime()}
+	g := Guard{Arming: Arming{Run: run}, Round: 1, BootID: a.bootID(), Armed: a.uptime()}
 	if was := guardOf(s, run); was != nil {
 		g = *was
 	}
@@ -85,7 +85,7 @@ func (a *agent) claim(s *store, run, by string) (Guard, Decision, error) {
 	if err != nil || d.By == ByGuard {
 		return g, d, err
 	}
-	g.BootID, g.Claim, g.Announced = a.bootID(), a.boottime()+claimed.Seconds(), 0
+	g.BootID, g.Claim, g.Announced = a.bootID(), a.uptime()+claimed.Seconds(), 0
 	return g, d, s.writeJSON(runFile(run, "guard.json"), g)
 }
 
@@ -115,7 +115,7 @@ func (a *agent) laneOf(ctx context.Context, s *store, run string) Lane {
 	l.Decision = decisionOf(s, run, round)
 	if l.Guard != nil {
 		l.Watching = s.held(runFile(run, "guard.alive"))
-		l.Guard.Left = l.Guard.Deadline - a.boottime()
+		l.Guard.Left = l.Guard.Deadline - a.uptime()
 	}
 	if n := lastRestore(s, run); n > 0 {
 		if r, err := a.receipt(ctx, s, restoreUnit(run, n)); err == nil && r.Round == round {

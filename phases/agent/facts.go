@@ -107,10 +107,10 @@ func (a *agent) ownState(f *Facts) {
 	switch {
 	case err == nil:
 		f.OpenRun = openRun(s, "")
-		if s.held(lockFile) {
-			h := heldBy(s)
-			f.Holder = &h
+		if h := heldBy(s); a.live(s, h) {
+			h.Live, f.Holder = true, &h
 		}
+		_ = s.readJSON(rejectedFile, &f.Rejected)
 	case !errors.Is(err, fs.ErrNotExist):
 		f.Unknown = append(f.Unknown, "open_run", "holder")
 	}

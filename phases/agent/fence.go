@@ -120,7 +120,7 @@ func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
 func (a *agent) lockable(s *store, was Holder, args LockArgs) error {
 	other := was.Run != "" && was.Run != args.Run
 	switch open := openRun(s, args.Run); {
-	case args.Epoch != 0 && (args.Epoch != was.Epoch || other || was.Run == ""):
+	case args.Epoch != 0 && (args.Epoch != was.Epoch || other):
 		return fenced(was)
 	case args.Epoch != 0:
 		return nil

@@ -65,7 +65,7 @@ func (a *agent) arm(ctx context.Context, args Arming) (Guard, error) {
 	if _, err := a.recipeGet(ctx, RunRef{args.Run}); err != nil {
 		return Guard{}, err
 	}
-	now := a.boottime()
+	now := a.uptime()
 	g := Guard{Arming: args, Round: roundOf(s, args.Run), BootID: a.bootID(), Armed: now, Deadline: now + args.Budget}
 	if d := decisionOf(s, args.Run, g.Round); d != nil {
 		return g, &Error{Code: d.Decision, Message: fmt.Sprintf("run %s is %s on this host already", args.Run, d.Decision)}
@@ -80,7 +80,7 @@ func (a *agent) arm(ctx context.Context, args Arming) (Guard, error) {
 	if is == nil || *is != g {
 		return g, errors.New("the guard was armed, but is not what was written")
 	}
-	is.Left = is.Deadline - a.boottime()
+	is.Left = is.Deadline - a.uptime()
 	return *is, nil
 }
 
@@ -134,7 +134,7 @@ func (a *agent) change(run string, how func(g *Guard, now float64)) (Guard, erro
 	if g == nil {
 		return Guard{}, &Error{Code: "not-found", Message: "run " + run + " has no guard on this host"}
 	}
-	now := a.boottime()
+	now := a.uptime()
 	how(g, now)
 	err = s.writeJSON(runFile(run, "guard.json"), g)
 	g.Left = g.Deadline - now
@@ -177,7 +177,7 @@ func (a *agent) step(ctx context.Context, s *store, run string) (done bool, agai
 	if err := s.readJSON(runFile(run, "guard.json"), &g); err != nil {
 		return errors.Is(err, fs.ErrNotExist), guardLook, err
 	}
-	now := a.boottime()
+	now := a.uptime()
 	switch m, until := next(g, decisionOf(s, run, g.Round), closingOf(s, run), a.bootID(), now); m {
 	case wait:
 		return false, min(guardLook, time.Duration((until-now)*float64(time.Second))), nil
@@ -187,13 +187,13 @@ func (a *agent) step(ctx context.Context, s *store, run string) (done bool, agai
 		return true, 0, a.surrender(s, g)
 	case rebase:
 		return false, 0, a.decided(s, run, func(g *Guard) {
-			now := a.boottime()
+			now := a.uptime()
 			g.BootID, g.Armed, g.Deadline, g.Announced = a.bootID(), now, now+g.Announced, 0
 		})
 	case fire:
 		// Looked at again behind the gate: it may have been confirmed or extended meanwhile.
 		return false, 0, a.decided(s, run, func(g *Guard) {
-			if m, _ := next(*g, decisionOf(s, run, g.Round), closingOf(s, run), a.bootID(), a.boottime()); m == fire {
+			if m, _ := next(*g, decisionOf(s, run, g.Round), closingOf(s, run), a.bootID(), a.uptime()); m == fire {
 				_, _ = a.decide(s, run, g.Round, Restoring, ByGuard)
 			}
 		})
@@ -283,3 +283,6 @@ func (a *agent) runResume(ctx context.Context) (int, error) {
 	}
 	return 0, nil
 }
+
+// uptime is CLOCK_BOOTTIME in seconds.
+func (a *agent) uptime() float64 { return a.Clock.Boottime().Seconds() }
