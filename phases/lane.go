@@ -22,8 +22,9 @@ import (
 type Lane struct {
 	Name   string
 	Conf   *runbooks.Host
-	Host   host.Host   // the connection; nil: not reached
-	Seen   agent.Facts // while planning, read only
+	Host   host.Host     // the connection; nil: not reached
+	Seen   agent.Facts   // while planning, read only
+	Skew   time.Duration // of the host's clock then, at least
 	Survey nix.Survey
 	Before agent.Facts // under the lock, by the agent
 	To     nix.System

@@ -33,6 +33,7 @@ func (a *agent) facts(ctx context.Context, args FactsArgs) (Facts, error) {
 	f.Files = a.digests(args.Files, &f)
 	asked.Wait()
 	f.Nix, f.Systemd, f.TrustedKeys = said.Nix, said.Systemd, said.TrustedKeys
+	f.Module, f.StateDir, f.Pending, f.BootBytes, f.Foreign, f.Missing = said.Module, said.StateDir, said.Pending, said.BootBytes, said.Foreign, said.Missing
 	if f.Root { // else root's word says nothing about the login
 		f.Trusted = said.Trusted
 	}

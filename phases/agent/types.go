@@ -14,7 +14,7 @@ type Hello struct {
 
 // FactsArgs says what to look at beside the system itself.
 type FactsArgs struct {
-	Brief bool     `json:"brief,omitempty"` // leave out versions and the Nix daemon's settings
+	Brief bool     `json:"brief,omitempty"` // leave out what only planning and doctor use
 	Paths []string `json:"paths,omitempty"` // file systems whose space matters
 	Files []string `json:"files,omitempty"` // files whose digest is wanted
 }
@@ -48,8 +48,22 @@ type Facts struct {
 	Sudo           string              `json:"sudo,omitempty"`     // "", or why sudo -n of the launcher does not work
 	Trusted        *bool               `json:"trusted,omitempty"`  // may this user import unsigned paths
 	TrustedKeys    []string            `json:"trusted_keys,omitempty"`
+	Module         bool                `json:"module"` // the running system resumes a guard after a reboot: deployer-host.nix
+	StateDir       *StateDir           `json:"state_dir,omitempty"`
+	Pending        []string            `json:"pending,omitempty"` // of kernel, initrd, kernel-modules: what is not what was booted
+	BootBytes      uint64              `json:"boot_bytes"`        // of the running system's kernel and initrd
+	Foreign        []string            `json:"foreign,omitempty"` // units and files of other tools that switch this host
+	Missing        []string            `json:"missing,omitempty"` // programs that the agent calls
 	Time           time.Time           `json:"time"`
 	Unknown        []string            `json:"unknown,omitempty"`
+}
+
+// StateDir is the agent's folder, as anybody may see it.
+type StateDir struct {
+	Mode      uint32 `json:"mode"`
+	Owner     int    `json:"owner"`
+	FS        string `json:"fs"`
+	Subvolume bool   `json:"subvolume"` // of its own: in no other one's snapshots
 }
 
 // Profile is the system profile: what the host would boot after the next
