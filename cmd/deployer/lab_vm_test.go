@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
-	"github.com/hbohlen/deployer/state"
 )
 
 // A boot within the window on a machine of its own, where the clock since the
@@ -26,7 +25,7 @@ phases:
 `)
 	before := s.look(s.production)
 	cmd, wait := s.start("run", "lab", "--yes")
-	within(t, 3*time.Minute, "the end of the activation", s.reached(state.StepDone, "validate/contact@production"))
+	within(t, 3*time.Minute, "the end of the activation", s.contacts)
 	_ = cmd.Process.Kill()
 	wait()
 	s.equal("the new system runs", s.production.Enter(t, "cat /etc/hand.conf"), "managed now")
