@@ -45,6 +45,8 @@ type Lane struct {
 	now     agent.Facts    // when this process took the run up
 	journal string         // the run whose records the host keeps
 	unsent  unsent
+
+	rejected, why string // the system that failed here
 }
 
 // Changed tells whether the lane has anything to restore.

@@ -114,6 +114,19 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	return nil
 }
 
+// reject makes the host remember a system that was tried there and failed.
+// Neither the operator's wish nor a link that went away is its fault.
+func (r *Runner) reject(f *Failure) {
+	l := r.Run.LaneOf(f.Host)
+	if l == nil || f.Exit != ExitFailed || IsLost(f.Err) {
+		return
+	}
+	tried := slices.ContainsFunc(l.Recipe.Operations, func(op agent.Operation) bool { return op.Op == agent.DoStopJob })
+	if tried {
+		l.rejected, l.why = l.To.Out, f.Error()
+	}
+}
+
 // takenOver tells whether another controller has the host now: it restores what
 // there is to restore.
 func (r *Runner) takenOver(l *Lane, err error) bool {
@@ -323,6 +336,9 @@ func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
 	closing := agent.Closing{Run: r.Run.subject(), Outcome: string(to)}
+	if to == state.Restored {
+		closing.Rejected, closing.Reason = l.rejected, l.why
+	}
 	err := l.Call(ctx, agent.OpClose, closing, nil)
 	if err != nil && l.Reattach(ctx, 15*time.Second) == nil {
 		err = l.Call(ctx, agent.OpClose, closing, nil)

@@ -70,6 +70,7 @@ func (r *Runner) back(ctx context.Context, f *Failure) *Outcome {
 	o := newOutcome()
 	o.Failure, o.Exit = f, f.Exit
 	if saved[o.Exit] == "" {
+		r.reject(f)
 		r.backward(ctx, o)
 	}
 	if saved[o.Exit] != "" {
