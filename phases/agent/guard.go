@@ -234,6 +234,9 @@ func (a *agent) goBack(ctx context.Context, s *store, g Guard) error {
 	if err != nil {
 		return err
 	}
+	if closingOf(s, g.Run) != nil { // by a controller that was faster
+		return nil
+	}
 	if err := a.back(recipe); err != nil || code != 0 {
 		return fmt.Errorf("try %d of %d: the host is not back: %w", g.Tries+1, guardTries, firstOf(err, errors.New("an operation failed")))
 	}

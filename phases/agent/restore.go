@@ -119,6 +119,9 @@ func (a *agent) restoreAs(ctx context.Context, s *store, job Job, recipe Recipe,
 			return
 		}
 		defer a.restoring.Close()
+		if by == ByGuard && closingOf(s, job.Run) != nil { // it was another executor's turn
+			return
+		}
 		a.perform(ctx, s, recipe, r)
 	})
 }
