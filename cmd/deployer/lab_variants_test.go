@@ -63,7 +63,7 @@ var variants = []variant{
 	},
 	{
 		name: "another init", production: `{"services":{"app":{"version":"2.0"}},"lab":{"initInterface":"systemd 4"}}`,
-		fails: "switch/dry-activate@production", says: []string{"needs the reboot route"}, untouched: true,
+		fails: "switch/dry-activate@production", says: []string{"this needs a reboot", "--sign reboot"}, untouched: true,
 	},
 	{
 		name: "sshd is gone", production: `{"services":{"app":{"version":"2.0"},"openssh":{"enable":false}}}`,
