@@ -64,7 +64,7 @@ func (l *Lane) Rebooted(ctx context.Context, boot string, limit time.Duration) (
 		if err == nil && now.BootID != boot {
 			return now, nil
 		}
-		if AsFailure(err).Exit == ExitFenced || hostKey(err) {
+		if fenced(err) || hostKey(err) {
 			return now, err
 		}
 		if err != nil && limited.Err() == nil { // else it was cut short

@@ -32,8 +32,8 @@ func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
 	last := lastRestore(s, ref.Run)
 	if last > 0 {
 		r, err := a.receipt(ctx, s, restoreUnit(ref.Run, last))
-		if err == nil && r.State == stateBegun {
-			return r, nil
+		if c := closingOf(s, ref.Run); err == nil && (r.State == stateBegun || c != nil && c.Outcome == "restored") {
+			return r, nil // it runs, or this round is over
 		}
 		if errors.Is(err, fs.ErrNotExist) { // asked for, never begun: the same number again
 			last--
@@ -102,9 +102,10 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 	return code, err
 }
 
-// enlistRestore writes the ticket of a restore that this process runs itself.
+// enlistRestore writes the ticket of a restore that this process runs itself: the
+// one that a controller that asks for it at this moment would write.
 func (a *agent) enlistRestore(s *store, run string) (Job, error) {
-	job := Job{Unit: restoreUnit(run, lastRestore(s, run)+1), Run: run}
+	job := Job{Unit: restoreUnit(run, lastRestore(s, run)+1), Run: run, Args: []string{"restore", run}}
 	return job, s.writeJSON(jobFile(job.Unit, "job.json"), job)
 }
 
@@ -119,9 +120,6 @@ func (a *agent) restoreAs(ctx context.Context, s *store, job Job, recipe Recipe,
 			return
 		}
 		defer a.restoring.Close()
-		if by == ByGuard && closingOf(s, job.Run) != nil { // it was another executor's turn
-			return
-		}
 		a.perform(ctx, s, recipe, r)
 	})
 }
