@@ -23,6 +23,16 @@ func reboots(t *testing.T, site func(*testing.T) *site) {
 		t.Parallel()
 		site(t).rebootsWell()
 	})
+	t.Run("somebody has to agree", func(t *testing.T) {
+		t.Parallel()
+		s := site(t)
+		s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, anotherInit)
+		r := s.run(4)
+		s.says(r.result, "resume "+r.id+" --sign reboot")
+		s.serves(s.production, "1.0.0")
+		s.want(0, "resume", r.id, "--sign", "reboot")
+		s.equal("what production booted", s.production.Facts(t).Booted, r.plan.Hosts[0].To)
+	})
 	for name, v := range map[string]struct {
 		exit               int
 		production, checks string

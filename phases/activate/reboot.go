@@ -82,7 +82,8 @@ func (r reboot) pending(ctx context.Context, env *phases.Env) string {
 func (r reboot) choose(ctx context.Context, env *phases.Env, why string, out []string) error {
 	l := env.Lane
 	if r.policy == "never" {
-		return needsReboot(errors.New("the runbook says `reboot: never`"), why, out, "# in the runbook's switch: reboot: auto")
+		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("%s: this needs a reboot, and the runbook says `reboot: never`", why), Output: last(out),
+			Hint: []string{"# in the runbook's switch: reboot: auto"}}
 	}
 	if err := r.possible(ctx, env); err != nil {
 		return err
@@ -91,7 +92,9 @@ func (r reboot) choose(ctx context.Context, env *phases.Env, why string, out []s
 		text := fmt.Sprintf("%s reboots into %s: %s", l.Name, phases.ShortPath(l.To.Out), why)
 		by, err := env.Ask.Sign(ctx, "reboot", text)
 		if err != nil {
-			return needsReboot(err, why, out, phases.AsFailure(err).Hint...)
+			f := *phases.AsFailure(err)
+			f.Output = last(out)
+			return &f
 		}
 		if err := env.Decided(state.Record{Kind: state.Decision, Host: l.Name, Text: text, Reason: "agreed to by " + by}); err != nil {
 			return err
@@ -99,10 +102,6 @@ func (r reboot) choose(ctx context.Context, env *phases.Env, why string, out []s
 	}
 	l.Reboot = why
 	return nil
-}
-
-func needsReboot(err error, why string, out []string, hint ...string) error {
-	return &phases.Failure{Exit: phases.AsFailure(err).Exit, Err: fmt.Errorf("%s: this needs a reboot: %w", why, err), Output: out[max(0, len(out)-20):], Hint: hint}
 }
 
 // possible refuses a reboot that would be no way back, or that nobody watches.

@@ -89,7 +89,12 @@ func (t test) judge(ctx context.Context, env *phases.Env, rec agent.Receipt, now
 	case v.Retry:
 		return phases.Retry{After: lockedAgain, Reason: v.Message}
 	case v.Reboot:
-		return t.reboot.choose(ctx, env, v.Message, out)
+		err := t.reboot.choose(ctx, env, v.Message, out)
+		if f := phases.AsFailure(err); f.Exit == phases.ExitWaiting { // the guard does not wait for anybody
+			f.Exit = phases.ExitFailed
+			return f
+		}
+		return err
 	case !v.OK:
 		return activationFailed(errors.New(v.Message), out)
 	case now.System != l.To.Out:
@@ -102,5 +107,7 @@ func (t test) judge(ctx context.Context, env *phases.Env, rec agent.Receipt, now
 const lockedAgain = 5 * time.Second
 
 func activationFailed(err error, out []string) error {
-	return &phases.Failure{Exit: phases.ExitFailed, Err: err, Output: out[max(0, len(out)-20):]}
+	return &phases.Failure{Exit: phases.ExitFailed, Err: err, Output: last(out)}
 }
+
+func last(out []string) []string { return out[max(0, len(out)-20):] }
