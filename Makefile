@@ -27,7 +27,8 @@ agents:
 	done
 
 # What the lab and the tests need from Debian, and the linter.
-PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git
+PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git \
+  qemu-system-x86 cpio kmod linux-image-cloud-amd64
 tools:
 	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \

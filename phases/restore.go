@@ -184,6 +184,12 @@ func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *O
 func (r *Runner) unreachable(l *Lane, err error) []string {
 	r.undo(l, state.UndoFailed, "", err, 0)
 	r.move(l, state.OutOfReach)
+	if l.Reboots() && !commits(l.Recipe) { // it may hang
+		return []string{"# " + l.Name + " goes back by itself, or with its next boot: its boot default was not touched (" + l.Before.Boot.System + ")"}
+	}
+	if !l.guarded.IsZero() {
+		return []string{"# " + l.Name + " goes back by itself: its guard has had no confirmation"}
+	}
 	if commits(l.Recipe) {
 		return []string{"# " + l.Name + " may boot the new system: at its console, follow " + agent.Dir + "/runs/" + r.Run.subject() + "/RESTORE.txt"}
 	}

@@ -22,7 +22,8 @@ type Runner struct {
 	// Finish is called with the outcome before it is journalled: notifications.
 	Finish func(ctx context.Context, o *Outcome)
 
-	prior  *state.Run // what Told says
+	prior   *state.Run // what Told says
+	telling bool       // hosts keep their part of the record
 	fenced *Failure   // another controller has taken a host over
 }
 

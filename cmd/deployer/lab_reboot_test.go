@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hbohlen/deployer/cmd/internal/labtest"
 	"github.com/hbohlen/deployer/state"
@@ -18,14 +19,14 @@ const anotherInit = `{"services":{"app":{"version":"2.0"}},"lab":{"initInterface
 const bootID = "cat /proc/sys/kernel/random/boot_id"
 
 // reboots takes the reboot route, to its end and back.
-func reboots(t *testing.T, site func(*testing.T) *site) {
+func reboots(t *testing.T, fresh func(*testing.T) *site) {
 	t.Run("good", func(t *testing.T) {
 		t.Parallel()
-		site(t).rebootsWell()
+		fresh(t).rebootsWell()
 	})
 	t.Run("somebody has to agree", func(t *testing.T) {
 		t.Parallel()
-		s := site(t)
+		s := fresh(t)
 		s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, anotherInit)
 		r := s.run(4)
 		s.says(r.result, "resume "+r.id+" --sign reboot")
@@ -33,6 +34,31 @@ func reboots(t *testing.T, site func(*testing.T) *site) {
 		s.want(0, "resume", r.id, "--sign", "reboot")
 		s.equal("what production booted", s.production.Facts(t).Booted, r.plan.Hosts[0].To)
 	})
+	for name, now := range map[string]func(s *site, booted string) bool{
+		"killed before it": func(s *site, _ string) bool { return strings.Contains(s.written(), `"switch/reboot@production"`) },
+		"killed after it": func(s *site, booted string) bool {
+			is, err := s.production.Try(bootID)
+			return err == nil && is != booted
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := fresh(t)
+			s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, anotherInit)
+			s.rebootBook("app", "5m")
+			booted := s.production.Enter(t, bootID)
+			cmd, wait := s.start("run", "lab", "--yes")
+			within(t, time.Minute, "the reboot", func() bool { return now(s, booted) })
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			wait()
+			s.production.WaitSSH(t)
+			s.want(0, "resume", s.latest().id)
+			s.equal("what production booted", s.production.Facts(t).Booted, s.latest().plan.Hosts[0].To)
+			s.forgotten(s.production)
+		})
+	}
 	for name, v := range map[string]struct {
 		exit               int
 		production, checks string
@@ -44,7 +70,7 @@ func reboots(t *testing.T, site func(*testing.T) *site) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := site(t)
+			s := fresh(t)
 			s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, deep(t, meddle, anotherInit, v.production))
 			s.rebootBook(v.checks, v.within)
 			same, booted := s.looks(), s.production.Enter(t, bootID)

@@ -289,10 +289,10 @@ func (a *app) goOn(ctx context.Context, s *session, r *phases.Run, o *resumeOpti
 		return err
 	}
 	s.human.Planned(r.Plan)
-	if err := s.log.Record(state.Record{Kind: state.LeaseAcquired}, r.Acquired(s.held.Epoch())); err != nil && !o.abort {
+	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
+	if err := runner.Again(ctx, s.held.Epoch()); err != nil && !o.abort {
 		return err
 	}
-	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
 	if o.abort {
 		sig.begin(&asRollback)
 		return a.ended(s, runner.Abort(ctx), r)

@@ -222,10 +222,10 @@ func (a *app) undo(ctx context.Context, r *phases.Run, o *rollbackOptions, human
 	}
 	defer s.close()
 	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}
-	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
+	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	if err := runner.Begin(ctx, created); err != nil {
 		return err
 	}
-	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
 	return a.ended(s, runner.Restore(ctx), r)
 }
 

@@ -170,15 +170,15 @@ func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, ask *as
 		Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Revision: r.Revision, Vars: r.Runbook.Vars,
 		Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL(),
 	}
-	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
-		return err
-	}
 	if hasSnapshots(r) {
 		sn := newSnapshots(ctx, r)
 		defer sn.Close()
 		r.Snapshots = sn
 	}
 	runner := &phases.Runner{Run: r, Log: s.log, Stop: stop, NoWait: a.noWait(o.noWait), Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	if err := runner.Begin(ctx, created); err != nil {
+		return err
+	}
 	return a.ended(s, runner.Execute(ctx), r)
 }
 
