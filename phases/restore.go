@@ -65,10 +65,14 @@ func judge(lanes []*Lane, aborted bool) (state.Status, int) {
 // patient is how long a host may be out of reach: until its guard has gone back,
 // where that is armed.
 func (l *Lane) patient() time.Duration {
-	if l.guarded.IsZero() {
-		return patience
+	base := patience
+	if l.Reboots() {
+		base = BootLimit
 	}
-	return max(patience, time.Until(l.guarded)+2*patience)
+	if l.guarded.IsZero() {
+		return base
+	}
+	return max(base, time.Until(l.guarded)+base+patience)
 }
 
 // restore runs the lane's recipe on its host, by the host's own agent, and
@@ -193,6 +197,9 @@ func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *O
 func (r *Runner) unreachable(l *Lane, err error) []string {
 	r.undo(l, state.UndoFailed, "", err, 0)
 	r.move(l, state.OutOfReach)
+	if l.Reboots() && !commits(l.Recipe) { // it may hang
+		return []string{"# " + l.Name + " goes back by itself, or with its next boot: its boot default was not touched (" + l.Before.Boot.System + ")"}
+	}
 	if !l.guarded.IsZero() {
 		return []string{"# " + l.Name + " goes back by itself: its guard has had no confirmation"}
 	}
@@ -222,11 +229,28 @@ func (r *Runner) undone(l *Lane, i int, out agent.Outcome) {
 }
 
 // runRecipe starts the restore on the host and follows it to its end, over as
-// many connections as that takes: it runs in a unit of its own.
-func (l *Lane) runRecipe(ctx context.Context, run string) (agent.Receipt, error) {
+// many connections as that takes: it runs in a unit of its own. One that
+// reboots the host is begun again after the boot.
+func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
+	for range restoreTries {
+		rec, err = l.runRecipeOnce(ctx, run)
+		if err != nil || rec.State != "lost" || !l.Reboots() {
+			break
+		}
+		if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
+			break
+		}
+	}
+	return rec, err
+}
+
+// restoreTries is as often as the guard tries.
+const restoreTries = 3
+
+func (l *Lane) runRecipeOnce(ctx context.Context, run string) (agent.Receipt, error) {
 	var rec agent.Receipt
 	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
-	if IsLost(err) && l.Reattach(ctx, patience) == nil {
+	if IsLost(err) && l.Reattach(ctx, l.patient()) == nil {
 		// One that runs already is answered with; what is done stays done.
 		err = l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
 	}
@@ -243,7 +267,7 @@ func (l *Lane) follow(ctx context.Context, unit string, wait time.Duration) (age
 	if err == nil || !IsLost(err) {
 		return rec, err
 	}
-	if rerr := l.Reattach(ctx, patience); rerr != nil {
+	if rerr := l.Reattach(ctx, l.patient()); rerr != nil {
 		return rec, rerr
 	}
 	err = l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
@@ -295,6 +319,9 @@ func Differences(before, now agent.Facts) []string {
 	add("the running system", before.System, now.System)
 	add("the profile's system", before.Profile.System, now.Profile.System)
 	add("the profile's generation", fmt.Sprint(before.Profile.Generation), fmt.Sprint(now.Profile.Generation))
+	if now.BootID != before.BootID && now.Booted != before.Booted {
+		add("what was booted", before.Boot.System, now.Booted)
+	}
 	add("the boot default", before.Boot.Default, now.Boot.Default)
 	add("the boot default's system", before.Boot.System, now.Boot.System)
 	for path, was := range before.Files {

@@ -39,6 +39,9 @@ func Steps(host string, checks []*runbooks.Check) []phases.Step {
 // One that is asked again is numbered: a step's key is its own.
 func Checks(host string, steps []phases.Step, checks []*runbooks.Check) []phases.Step {
 	for _, c := range checks {
+		if c.Kind == "reboot" { // made before the commit, by a step of the switch
+			continue
+		}
 		own := *c
 		for n := 2; slices.ContainsFunc(steps, func(s phases.Step) bool { return s.Name() == own.Name && phases.HostOf(s) == host }); n++ {
 			own.Name = fmt.Sprintf("%s-%d", c.Name, n)
