@@ -52,6 +52,9 @@ func newAgent(o Options) *agent {
 	if o.Clock == nil {
 		o.Clock = boottime{}
 	}
+	if o.Sync == nil {
+		o.Sync = unix.Sync
+	}
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}

@@ -198,8 +198,8 @@ func (a *agent) doReboot(ctx context.Context, _ string, op Operation) (effect, e
 	if a.resolve("/run/booted-system") == a.resolve(top) {
 		return effect{already: true}, nil
 	}
-	unix.Sync()
-	if _, err := ask(ctx, a.Path, "systemctl", "--no-ask-password", "reboot"); err != nil {
+	a.Sync()
+	if _, err := a.ask(ctx, "systemctl", "--no-ask-password", "reboot"); err != nil {
 		return effect{}, err
 	}
 	if pause(ctx, rebootLimit) != nil { // this job is stopped, like all else

@@ -233,7 +233,11 @@ func (m *machine) bootctl(p *process, args []string, say sayer) agent.Ending {
 	}
 	for i, a := range args {
 		if a == "set-oneshot" && len(args) > i+1 {
-			m.setOneShot(args[i+1])
+			if args[i+1] == "" {
+				m.oneShot(true)
+			} else {
+				m.setOneShot(args[i+1])
+			}
 			return say(0, "")
 		}
 	}

@@ -200,7 +200,11 @@ func (m *machine) loader(top string) {
 			name = fmt.Sprintf("nixos-%s-generation-%d.conf", profile, number)
 		}
 		entries = append(entries, name)
-		m.file("/boot/loader/entries/"+name, fmt.Sprintf("title NixOS\nsort-key nixos\nversion Generation %d\noptions init=%s/init\n", number, system))
+		title := "NixOS"
+		if profile != "system" {
+			title += " [" + profile + "]"
+		}
+		m.file("/boot/loader/entries/"+name, fmt.Sprintf("title "+title+"\nsort-key nixos\nversion Generation %d\noptions init=%s/init\n", number, system))
 		if system == top && profile == "system" {
 			m.file("/boot/loader/loader.conf", "timeout 5\ndefault "+name+"\n")
 		}

@@ -82,7 +82,7 @@ func (p *process) options() agent.Options {
 	m := p.m
 	return agent.Options{
 		Root: m.root(), Prefix: m.dir, Path: "/bin", Self: []string{"agent"},
-		Units: manager{m, p}, Journal: manager{m, p}, Disk: p.disk, Exec: p.exec, Clock: m, Snapper: p.snapper(),
+		Units: manager{m, p}, Journal: manager{m, p}, Disk: p.disk, Exec: p.exec, Clock: m, Sync: func() {}, Snapper: p.snapper(),
 		Digest: "cafe", Stdout: io.Discard,
 	}
 }
