@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,7 +35,8 @@ type controller struct {
 	awake   bool
 	last    string        // the point it came to last
 	stopped chan struct{} // closed when it is paused
-	closers []func()
+	lease   *state.Lease
+	papers  []*paper
 }
 
 const runID = "r1"
@@ -50,8 +50,8 @@ func (w *world) start() *controller {
 	return c
 }
 
-// kill is kill -9: what it still does has no effect, its connections end.
-func (c *controller) kill() {
+// kill is kill -9, or with a cut the end of its machine: what it still does has no effect, its connections end.
+func (c *controller) kill(cut cut) {
 	if c.dead.Swap(true) {
 		return
 	}
@@ -66,10 +66,16 @@ func (c *controller) kill() {
 			}
 		}
 	}
-	for _, f := range c.closers {
-		f()
-	}
 	c.cancel()
+	for _, p := range c.papers {
+		if cut != "" {
+			p.crash(cut)
+		}
+		_ = p.File.Close()
+	}
+	if c.lease != nil {
+		_ = c.lease.Release()
+	}
 }
 
 // pause is SIGSTOP: nothing leaves it or comes to it until it is woken.
@@ -144,36 +150,11 @@ func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
 	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
 	lease, err := r.Dir.Lease(true)
 	check(err)
-	c.closers = append(c.closers, func() { _ = lease.Release() })
+	c.lease = lease
 	j, err := state.Create(r.Dir.Path, lease)
 	check(err)
-	c.closers = append(c.closers, func() { _ = j.Close() })
-	return &phases.Log{Run: r.ID, Journal: journal{c, j}}
+	return &phases.Log{Run: r.ID, Journal: c.wrap(j, filepath.Join(r.Dir.Path, "journal.jsonl"))}
 }
-
-// journal is the run's, with a point before and after each write.
-type journal struct {
-	c *controller
-	j *state.Journal
-}
-
-func (j journal) Append(rec *state.Record) error {
-	label := strings.TrimSpace("journal " + string(rec.Kind) + " " + cmp.Or(rec.Step, rec.Host))
-	j.c.point(label)
-	if err := j.c.alive(); err != nil {
-		return err
-	}
-	if err := j.j.Append(rec); err != nil {
-		return err
-	}
-	j.c.w.mu.Lock()
-	j.c.w.records.add(*rec)
-	j.c.w.mu.Unlock()
-	j.c.point(label + " written")
-	return j.c.alive()
-}
-
-func (j journal) Full() bool { return j.j.Full() }
 
 // execute is `deployer run`. It gives nil when the controller was killed.
 func (c *controller) execute() *phases.Outcome {

@@ -22,6 +22,12 @@ func crashes(point string) (list []crash) {
 	switch {
 	case who == "controller":
 		add("controller").host = ""
+		if rest == "journal sync" || strings.HasSuffix(rest, " durable") {
+			for _, c := range []cut{nothing, torn} {
+				k := add("controller")
+				k.host, k.cut = "", c
+			}
+		}
 	case who == "plugin":
 		add("plugin").host = ""
 		add("controller").host = ""

@@ -45,7 +45,7 @@ func (c crash) String() string {
 	if c.host != "" {
 		text += " of " + c.host
 	}
-	if c.what == "power" {
+	if c.cut != "" {
 		text += " (" + string(c.cut) + " survives)"
 	}
 	if c.away > 0 {
@@ -105,7 +105,7 @@ func (w *world) point(who, label string, p *process) {
 func (w *world) kill(k crash, p *process) {
 	switch k.what {
 	case "controller":
-		w.controller().kill()
+		w.controller().kill(k.cut)
 	case "power":
 		w.machine(k.host).crash(k.cut)
 	case "link":
@@ -153,7 +153,7 @@ func (w *world) logf(format string, args ...any) {
 // end kills what still lives, so that its goroutines run out.
 func (w *world) end() {
 	if c := w.controller(); c != nil {
-		c.kill()
+		c.kill("")
 	}
 	for _, m := range w.machines {
 		m.off(all)
