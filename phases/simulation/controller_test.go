@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,8 +74,11 @@ func (c *controller) kill(cut cut) {
 		}
 		_ = p.File.Close()
 	}
-	if c.lease != nil {
-		_ = c.lease.Release()
+	c.w.mu.Lock()
+	l := c.lease
+	c.w.mu.Unlock()
+	if l != nil {
+		_ = l.Release()
 	}
 }
 
@@ -106,6 +110,17 @@ func (c *controller) hold() {
 	}
 }
 
+// hasLease keeps the run's lease until the controller ends.
+func (c *controller) hasLease(l *state.Lease) error {
+	c.w.mu.Lock()
+	c.lease = l
+	c.w.mu.Unlock()
+	if c.alive() != nil {
+		_ = l.Release()
+	}
+	return c.alive()
+}
+
 func (c *controller) alive() error {
 	if c.dead.Load() {
 		return errDead
@@ -126,9 +141,7 @@ func (c *controller) run() *phases.Run {
 		p.Hosts[m.name] = &runbooks.Host{Name: m.name, Address: m.name, System: m.name, Build: "controller"}
 	}
 	p.Snapshots = &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {Path: "/persist", OnRollback: "keep"}}}
-	vars := map[string]string{"burn_in": "2m", "look_every": "1m", "rollback_within": "1m"}
-	rb, err := runbooks.LoadRunbook("production", c.w.dir, vars, p)
-	check(err)
+	rb := shipped()
 	local := localhost{c}
 	r, err := phases.NewRun(pipeline.Kinds, p, rb, phases.Tools{
 		Dial: func(ctx context.Context, h *runbooks.Host) (host.Host, error) {
@@ -140,6 +153,15 @@ func (c *controller) run() *phases.Run {
 	return r
 }
 
+// shipped is the runbook that deployer ships, read once.
+var shipped = sync.OnceValue(func() *runbooks.Runbook {
+	p := &runbooks.Project{Hosts: map[string]*runbooks.Host{"staging": {Name: "staging"}, "production": {Name: "production"}}}
+	vars := map[string]string{"burn_in": "2m", "look_every": "1m", "rollback_within": "1m"}
+	rb, err := runbooks.LoadRunbook("production", "/nowhere", vars, p)
+	check(err)
+	return rb
+})
+
 // open makes the run's folder, its lease and its journal.
 func (c *controller) open(r *phases.Run) *phases.Log { return c.openAs(r, runID) }
 
@@ -150,7 +172,9 @@ func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
 	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
 	lease, err := r.Dir.Lease(true)
 	check(err)
-	c.lease = lease
+	if c.hasLease(lease) != nil {
+		return &phases.Log{}
+	}
 	j, err := state.Create(r.Dir.Path, lease)
 	check(err)
 	return &phases.Log{Run: r.ID, Journal: c.wrap(j, filepath.Join(r.Dir.Path, "journal.jsonl"))}

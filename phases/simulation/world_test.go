@@ -64,6 +64,9 @@ var tokens = regexp.MustCompile(`\.new\.[A-Z0-9]+|-apply-[A-Z0-9]+`)
 
 // nameless takes out of a name what differs from world to world.
 func nameless(name string) string {
+	if !strings.Contains(name, ".new.") && !strings.Contains(name, "-apply-") && !strings.Contains(name, "-guard-") {
+		return name
+	}
 	return tokens.ReplaceAllStringFunc(name, func(s string) string {
 		if strings.HasPrefix(s, ".new") {
 			return ".new"
