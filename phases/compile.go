@@ -2,6 +2,7 @@ package phases
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/hbohlen/deployer/runbooks"
 )
@@ -38,6 +39,21 @@ func (in *Inputs) Switched() []string {
 		}
 	}
 	return hosts
+}
+
+// ConfirmWithin is how long a host's guard waits: what its own switch says, else
+// what the first switch does, since staging goes the same way.
+func (in *Inputs) ConfirmWithin(host string) time.Duration {
+	within := time.Duration(0)
+	for _, p := range in.Runbook.Phases {
+		if p.Switch != nil && (within == 0 || p.Switch.Host == host) {
+			within = p.Switch.ConfirmWithin
+		}
+	}
+	if within == 0 {
+		within = 3 * time.Minute
+	}
+	return within
 }
 
 // Compiled is a phase with its steps.

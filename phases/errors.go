@@ -13,9 +13,11 @@ const (
 	ExitChanges      = 3   // plan --detailed-exitcode
 	ExitWaiting      = 4   // saved, waiting
 	ExitRefused      = 5   // stale plan, drifted host
+	ExitFenced       = 6   // another controller has taken over
 	ExitUsage        = 10  // usage, configuration, runbook
 	ExitPrecondition = 15  // unreachable, or a precondition failed
 	ExitRolledBack   = 20  // rolled back by deployer, verified
+	ExitByHost       = 21  // rolled back by the host's own guard
 	ExitAborted      = 22  // aborted by the operator, restored
 	ExitMixed        = 25  // some committed, others restored
 	ExitUnhealthy    = 26  // committed, a rule is breached, not rolled back

@@ -22,8 +22,9 @@ import (
 type Lane struct {
 	Name   string
 	Conf   *runbooks.Host
-	Host   host.Host   // the connection; nil: not reached
-	Seen   agent.Facts // while planning, read only
+	Host   host.Host     // the connection; nil: not reached
+	Seen   agent.Facts   // while planning, read only
+	Skew   time.Duration // of the host's clock then, at least
 	Survey nix.Survey
 	Before agent.Facts // under the lock, by the agent
 	To     nix.System
@@ -35,8 +36,10 @@ type Lane struct {
 	agents  Agents
 	opening sync.Mutex
 	client  *agent.Client
+	byHost  bool           // its own guard took it back
 	fresh   *Lane          // a second connection, for judging
-	holder  agent.Holder   // the lock that this lane holds
+	holder  agent.LockArgs // the lock that this lane holds, with its epoch
+	guarded time.Time      // until when the host's guard waits for a decision, as far as is known
 	later   sync.WaitGroup // outputs that are being fetched
 }
 
@@ -64,7 +67,7 @@ func (l *Lane) Call(ctx context.Context, op string, args, result any) error {
 	if err != nil {
 		return err
 	}
-	return c.Call(ctx, op, args, result)
+	return c.Send(ctx, agent.Request{Op: op, Epoch: l.holder.Epoch}, args, result)
 }
 
 // agent is the lane's agent; the first caller starts it.
@@ -206,7 +209,7 @@ func (l *Lane) Fresh(ctx context.Context) (*Lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Lane{Name: l.Name, Conf: l.Conf, Host: h, Seen: l.Seen, Before: l.Before, To: l.To, agents: l.agents}
+	n := &Lane{Name: l.Name, Conf: l.Conf, Host: h, Seen: l.Seen, Before: l.Before, To: l.To, agents: l.agents, holder: l.holder}
 	if err := n.open(ctx); err != nil {
 		_ = h.Close()
 		return nil, err

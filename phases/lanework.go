@@ -13,11 +13,9 @@ import (
 
 // Lock takes the host's lock for a run and looks at the host again, as root.
 func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
-	h := agent.Holder{Run: run, Owner: owner, Reason: reason}
-	if err := l.Call(ctx, agent.OpLock, h, nil); err != nil {
-		return held(err)
+	if err := l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: reason}); err != nil {
+		return err
 	}
-	l.Locked, l.holder = true, h
 	var files []string
 	for _, f := range l.Files {
 		files = append(files, f.Path)
@@ -65,33 +63,28 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer rollback " + now.OpenRun}}
 }
 
-// relock takes the lock again over a new connection: the old agent's went with
-// it. Where that one has not noticed its end yet, it holds it for the same run.
+// register takes the lock and keeps its epoch: every write names it from here on.
+func (l *Lane) register(ctx context.Context, args agent.LockArgs) error {
+	var h agent.Holder
+	if err := l.Call(ctx, agent.OpLock, args, &h); err != nil {
+		return held(err)
+	}
+	l.Locked, l.holder = true, args
+	l.holder.Epoch = h.Epoch
+	return nil
+}
+
+// relock says over a new connection that the lock is this controller's.
 func (l *Lane) relock(ctx context.Context) error {
 	if !l.Locked {
 		return nil
 	}
-	err := l.Call(ctx, agent.OpLock, l.holder, nil)
-	var ae *agent.Error
-	if !errors.As(err, &ae) || ae.Code != "locked" {
-		return err
-	}
-	var now agent.Facts
-	if ferr := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); ferr != nil {
-		return ferr
-	}
-	if now.Holder != nil && now.Holder.Run != l.holder.Run {
-		return held(err)
-	}
-	return nil
+	return held(l.Call(ctx, agent.OpLock, l.holder, nil))
 }
 
 // take takes the host's lock in the name of a run that is to be undone.
 func (l *Lane) take(ctx context.Context, run, owner string) error {
-	l.holder = agent.Holder{Run: run, Owner: owner, Reason: "rollback", Force: true}
-	err := l.Call(ctx, agent.OpLock, l.holder, nil)
-	l.Locked = err == nil
-	return held(err)
+	return l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: "rollback", Take: true, Force: true})
 }
 
 // takeAsSeen is take for a host that must still run what was shown to whoever
@@ -118,12 +111,45 @@ func held(err error) error {
 		return err
 	}
 	switch ae.Code {
+	case "fenced":
+		return &Failure{Exit: ExitFenced, Err: err, Hint: ae.Hint}
 	case "locked":
 		return &Failure{Exit: ExitWaiting, Err: err, Hint: ae.Hint}
 	case "open-run":
 		return &Failure{Exit: ExitPrecondition, Err: err, Hint: ae.Hint}
 	}
 	return err
+}
+
+// Arm arms the host's guard and learns until when it waits.
+func (l *Lane) Arm(ctx context.Context, args agent.Arming) (agent.Guard, error) {
+	var g agent.Guard
+	err := l.Call(ctx, agent.OpArm, args, &g)
+	if err == nil {
+		l.guarded = time.Now().Add(time.Duration(g.Left * float64(time.Second)))
+	}
+	return g, err
+}
+
+// extend gives the guard its whole time again: this controller lives.
+func (l *Lane) extend(ctx context.Context, run string) {
+	var g agent.Guard
+	if !l.guarded.IsZero() && l.Call(ctx, agent.OpExtend, agent.RunRef{Run: run}, &g) == nil {
+		l.guarded = time.Now().Add(time.Duration(g.Left * float64(time.Second)))
+	}
+}
+
+// Confirm decides over a new connection that the host stays as it is.
+func (l *Lane) Confirm(ctx context.Context, run string) (agent.Decision, error) {
+	var d agent.Decision
+	j, err := l.Judge(ctx)
+	if err == nil {
+		err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+	}
+	if err == nil {
+		l.guarded = time.Time{}
+	}
+	return d, err
 }
 
 // Do runs a job on the host to its end and returns its receipt and, where it
@@ -150,6 +176,7 @@ func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, 
 			return rec, nil, err
 		}
 		if rec.State == "started" {
+			l.extend(ctx, job.Run)
 			l.sayLast(ctx, env, job.Unit)
 		}
 	}

@@ -79,7 +79,7 @@ func (p *Plan) Seal() {
 
 // stable drops from facts what changes by itself.
 func stable(f agent.Facts) agent.Facts {
-	f.Space, f.Active, f.Holder, f.SwitchLocked = nil, nil, nil, false
+	f.Space, f.Active, f.Holder, f.SwitchLocked, f.Foreign = nil, nil, nil, false, nil
 	f.Time = f.Time.Truncate(0)
 	f.Time = zeroTime
 	return f

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -124,6 +127,7 @@ func (r *Run) Reach(ctx context.Context, l *Lane) error {
 	}
 	l.Host = h
 	args := append([]string{"sh", "-s", "--"}, r.paths()...)
+	asked := time.Now()
 	res, err := h.Run(ctx, host.Command{Args: args, Stdin: strings.NewReader(agent.FactsScript)})
 	if err != nil {
 		return err
@@ -131,7 +135,21 @@ func (r *Run) Reach(ctx context.Context, l *Lane) error {
 	if l.Seen, err = agent.ParseFacts(res.Stdout); err != nil {
 		return fmt.Errorf("%s: %w (%s)", l.Name, err, strings.TrimSpace(string(res.Stderr)))
 	}
+	l.Skew = skew(l.Seen.Time, asked, time.Now())
 	return nil
+}
+
+// skew is how far a host's clock is off, if it was read between two moments:
+// at least so much, and never for the time that the answer took.
+func skew(clock, from, to time.Time) time.Duration {
+	from = from.Truncate(time.Second) // as the host's is
+	switch {
+	case clock.IsZero(), !clock.Before(from) && !clock.After(to):
+		return 0
+	case clock.Before(from):
+		return clock.Sub(from)
+	}
+	return clock.Sub(to)
 }
 
 // paths are the file systems whose space and type matter.
@@ -151,12 +169,17 @@ func (r *Run) findings(ctx context.Context) error {
 	var found []Finding
 	for _, phase := range r.Phases {
 		for _, s := range phase.Steps {
-			if q, ok := s.(Requirer); ok {
-				found = append(found, q.Requires(ctx, r.envOf(phase.Name, s))...)
-			}
+			found = append(found, r.requires(ctx, phase, s)...)
 		}
 	}
 	return Refuse(found)
+}
+
+func (r *Run) requires(ctx context.Context, phase Compiled, s Step) []Finding {
+	if q, ok := s.(Requirer); ok {
+		return q.Requires(ctx, r.envOf(phase.Name, s))
+	}
+	return nil
 }
 
 // Refuse makes one failure of findings; the same one twice counts once.
@@ -260,13 +283,30 @@ func (l *Lane) survey(ctx context.Context) {
 
 // notCovered says what a rollback of this host would not bring back.
 func (r *Run) notCovered(l *Lane) []string {
-	notes := []string{"no guard on the host in this version: if contact is lost before the commit, a reboot brings the old system back; after it, only `deployer rollback` does"}
+	var notes []string
+	if lacks := lacksModule(l); lacks != "" {
+		notes = append(notes, "no guard after a reboot: the "+lacks+" system does not import deployer-host.nix. Before the profile step a reboot brings the old system back by itself, after it only `deployer rollback` does")
+	}
 	if r.Project.Snapshots == nil || len(r.Project.Snapshots.Subvolumes) == 0 {
 		notes = append(notes, "no snapshots declared: data is not covered")
 	} else {
 		notes = append(notes, "snapshots are kept, data stays as the new system left it (on_rollback: keep); other subvolumes, /boot and anything off the host are in no snapshot")
 	}
 	return notes
+}
+
+// lacksModule says which of a lane's systems has no guard after a reboot: new,
+// old, or "" where both have one. A new one that is not on this machine says nothing.
+func lacksModule(l *Lane) string {
+	_, here := os.Stat(l.To.Out)
+	_, module := os.Stat(filepath.Join(l.To.Out, agent.ModuleUnit))
+	switch {
+	case here == nil && module != nil:
+		return "new"
+	case !l.Seen.Module:
+		return "old"
+	}
+	return ""
 }
 
 // Surveyed makes sure that the lane was surveyed and returns the result.

@@ -50,8 +50,19 @@ func judge(lanes []*Lane, aborted bool) (state.Status, int) {
 		return state.OutOfReach, ExitUnknown
 	case aborted:
 		return state.RolledBack, ExitAborted
+	case slices.ContainsFunc(lanes, func(l *Lane) bool { return l.byHost }):
+		return state.ByHost, ExitByHost
 	}
 	return state.RolledBack, ExitRolledBack
+}
+
+// patient is how long a host may be out of reach: until its guard has gone back,
+// where that is armed.
+func (l *Lane) patient() time.Duration {
+	if l.guarded.IsZero() {
+		return patience
+	}
+	return max(patience, time.Until(l.guarded)+2*patience)
 }
 
 // restore runs the lane's recipe on its host, by the host's own agent, and
@@ -61,10 +72,14 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.move(l, state.Restoring)
 	start := time.Now()
 	r.undo(l, state.UndoIntent, fmt.Sprintf("%d operations", len(l.Recipe.Operations)), nil, 0)
-	if err := l.Reattach(ctx, patience); err != nil {
+	if err := l.Reattach(ctx, l.patient()); err != nil {
 		return r.unreachable(l, err)
 	}
 	r.keepLogs(ctx, l)
+	var seen agent.Lane
+	if err := l.Call(ctx, agent.OpLane, agent.LaneArgs{Run: r.Run.subject()}, &seen); err == nil && seen.Decision != nil {
+		l.byHost = seen.Decision.Decision == agent.Restoring && seen.Decision.By == agent.ByGuard
+	}
 	receipt, err := l.runRecipe(ctx, r.Run.subject())
 	if Passing(err) || errors.Is(err, context.DeadlineExceeded) {
 		return r.unreachable(l, err)
@@ -100,7 +115,7 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 	}
-	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack {
+	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack || o.Status == state.ByHost {
 		o.Exit = ExitOK
 	} else {
 		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored: %s", strings.Join(notRestored(r.Run.Lanes), ", "))}

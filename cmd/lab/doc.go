@@ -50,6 +50,10 @@
 // checked, and LAB_BIN, LAB_ID, LAB_HOME, LAB_HOSTS and DEPLOYER_LAB are set; HOME
 // and with it Go's caches stay as they are. Exit code 15: the machine lacks something.
 //
+// The systems import deployer-host.nix itself, by a few functions that stand for
+// nixpkgs' (mini.nix); services.deployer-host.enable leaves it out, and so do
+// --plain and --no-launcher.
+//
 // Not NixOS, and not shown by the lab: the module system of nixpkgs, systemd in
 // the initrd, the boot loaders themselves, the times of real evaluations.
 package main

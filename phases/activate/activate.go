@@ -28,7 +28,7 @@ func Steps(in *phases.Inputs, host string, allow []string) []phases.Step {
 	if s := in.Project.Snapshots; s != nil && len(s.Subvolumes) > 0 {
 		steps = append(steps, snapshot{on, s})
 	}
-	return append(steps, test{phases.On{Lane: host, Kind: phases.Probe}, allow})
+	return append(steps, guard{on, in.ConfirmWithin(host)}, test{phases.On{Lane: host, Kind: phases.Probe}, allow})
 }
 
 // unchanged is why the steps of a host that runs the system already are skipped.

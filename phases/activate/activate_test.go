@@ -33,13 +33,13 @@ func names(steps []phases.Step) string {
 }
 
 func TestSteps(t *testing.T) {
-	in := &phases.Inputs{Project: &runbooks.Project{}}
-	if got := names(Steps(in, "h1", nil)); got != "lock:idempotent copy:idempotent dry-activate:read test:probe" {
+	in := &phases.Inputs{Project: &runbooks.Project{}, Runbook: &runbooks.Runbook{}}
+	if got := names(Steps(in, "h1", nil)); got != "lock:idempotent copy:idempotent dry-activate:read guard:idempotent test:probe" {
 		t.Errorf("got %s", got)
 	}
 	in.Project.Snapshots = &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {}}}
 	steps, err := Compile(in, &runbooks.Phase{Switch: &runbooks.Switch{Host: "h1"}})
-	if got := names(steps); err != nil || got != "lock:idempotent copy:idempotent dry-activate:read snapshot:idempotent test:probe" {
+	if got := names(steps); err != nil || got != "lock:idempotent copy:idempotent dry-activate:read snapshot:idempotent guard:idempotent test:probe" {
 		t.Errorf("got %s, %v", got, err)
 	}
 }
@@ -92,8 +92,8 @@ func TestLock(t *testing.T) {
 		env := m.Env()
 		env.Lane.Files = []agent.File{{Path: "/etc/a"}}
 		m.With(func(w *phasetest.World) { w.Files["/etc/a"] = agent.File{Digest: "d1"} })
-		var holder agent.Holder
-		m.Handle(agent.OpLock, func(args json.RawMessage) (any, error) { return holder, json.Unmarshal(args, &holder) })
+		var holder agent.LockArgs
+		m.Handle(agent.OpLock, func(args json.RawMessage) (any, error) { return agent.Holder{Epoch: 1}, json.Unmarshal(args, &holder) })
 		if err := (lock{on}).Do(t.Context(), env); err != nil {
 			t.Fatal(err)
 		}
@@ -261,9 +261,11 @@ func TestUndoOfTest(t *testing.T) {
 	}
 	l.Files = []agent.File{{Path: "/etc/a", Digest: "d", Mode: 0o600, Content: []byte("x")}, {Path: "/etc/gone"}}
 	ops, err := test{On: on}.Undo(t.Context(), env)
-	if err != nil {
-		t.Fatal(err)
+	rest, rerr := guard{On: on}.Undo(t.Context(), env)
+	if err != nil || rerr != nil {
+		t.Fatal(err, rerr)
 	}
+	ops = append(ops, rest...)
 	got, _ := json.Marshal(ops)
 	want, _ := json.Marshal([]agent.Operation{
 		{Op: agent.DoStopJob, Unit: "deployer-r1-test-1.service"},

@@ -50,6 +50,7 @@ func rootLines(user, address string) []string {
 	return []string{
 		"deployer debug launcher | ssh root@" + address + " '" + strings.ReplaceAll(agent.InstallLauncher, "\n", "; ") + "'",
 		"# and in the host's configuration: security.sudo.extraRules = [{ users = [\"" + user + "\"]; commands = [{ command = \"" + agent.LauncherPath + "\"; options = [\"NOPASSWD\"]; }]; }];",
+		"# or both, and a guard that outlives a reboot, by a module for hosts: deployer init --module",
 	}
 }
 

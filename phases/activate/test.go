@@ -28,30 +28,10 @@ func (test) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 
 func (test) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
 
-// Undo stops an activation that may still run, puts back declared files,
-// activates what ran, and starts what was active.
+// Undo stops an activation that may still run. The rest of the way back is the
+// guard's, and in the recipe before this.
 func (t test) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
-	f := env.Lane.Current()
-	ops := []agent.Operation{{Op: agent.DoStopJob, Unit: unit(env)}}
-	if env.Attempt > 1 {
-		return ops, nil // the rest is in the recipe since the first attempt
-	}
-	for _, f := range env.Lane.Files {
-		op := agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Digest: f.Digest, Mode: f.Mode, Owner: f.Owner, Content: f.Content}
-		switch {
-		case f.Link != "":
-			op = agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Link: f.Link}
-		case inStore(f.Target): // by a folder that is a link: the activation brings it back
-			continue
-		}
-		ops = append(ops, op)
-	}
-	// A specialisation that runs is a path of its own: what is below it has none.
-	ops = append(ops, agent.Operation{Op: agent.DoActivate, System: f.System, Action: "test", Allow: f.Failed})
-	if units := lasting(f.Active); len(units) > 0 {
-		ops = append(ops, agent.Operation{Op: agent.DoUnits, Units: units})
-	}
-	return ops, nil
+	return []agent.Operation{{Op: agent.DoStopJob, Unit: unit(env)}}, nil
 }
 
 func inStore(path string) bool { return strings.HasPrefix(path, "/nix/store/") }

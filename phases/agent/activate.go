@@ -53,7 +53,7 @@ func (a *agent) doActivate(ctx context.Context, _ string, op Operation) (effect,
 		case err != nil:
 			return effect{}, err
 		case v.OK:
-			return effect{code: code, message: v.Message}, a.confirm(top, op)
+			return effect{code: code, message: v.Message}, a.readBack(top, op)
 		case !v.Retry || try == lockTries:
 			return effect{}, &problem{code, top + "/bin/switch-to-configuration " + op.Action + ": " + v.Message}
 		}
@@ -81,8 +81,8 @@ func (a *agent) switchTo(ctx context.Context, top string, op Operation, before [
 
 func (op Operation) live() bool { return op.Action == "test" || op.Action == "switch" }
 
-// confirm reads back what a live activation must have done.
-func (a *agent) confirm(top string, op Operation) error {
+// readBack looks for what a live activation must have done.
+func (a *agent) readBack(top string, op Operation) error {
 	if is, want := a.resolve("/run/current-system"), a.resolve(top); op.live() && is != want {
 		return fmt.Errorf("the switch said it was done, but the running system is %s, not %s", is, want)
 	}

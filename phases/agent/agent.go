@@ -26,13 +26,14 @@ const hostPath = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/prof
 // agent is one running agent: a connection's, a job's or a restore's.
 type agent struct {
 	Options
-	fs        Snapper
-	mu        sync.Mutex
-	state     *store
-	locked    io.Closer // the host's lock, while this agent holds it
-	holder    Holder
-	restoring io.Closer // the lock of restores, held until the end
-	direct    bool      // this process is a job itself: it runs programs as its children
+	fs                  Snapper
+	mu                  sync.Mutex
+	state               *store
+	leased              io.Closer // makes the lock live, while this agent is
+	restoring           io.Closer // the lock of restores, held until the end
+	unfenced, undecided bool      // tests only: without the check of the epoch, of the decision
+
+	direct bool // this process is a job itself: it runs programs as its children
 
 	baseline []string // of a restore: what was failing before the run; else what is failing now
 }
@@ -150,9 +151,9 @@ func (a *agent) line(path string) string {
 func (a *agent) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.locked != nil {
-		_ = a.locked.Close()
-		a.locked = nil
+	if a.leased != nil {
+		_ = a.leased.Close()
+		a.leased = nil
 	}
 }
 

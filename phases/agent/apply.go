@@ -67,9 +67,10 @@ func (a *agent) applyNow(ctx context.Context, op Operation) (Outcome, error) {
 }
 
 func (a *agent) currentRun() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.holder.Run
+	if s, err := a.store(false); err == nil {
+		return heldBy(s).Run
+	}
+	return ""
 }
 
 func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {

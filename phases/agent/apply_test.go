@@ -240,13 +240,13 @@ func TestPinsAreRootsUntilTheLaneCloses(t *testing.T) {
 		t.Error(link, err)
 	}
 	for _, outcome := range []string{"stuck", "committed"} {
-		_, err := h.close(t.Context(), Closing{"r1", outcome})
+		_, err := h.close(t.Context(), Closing{Run: "r1", Outcome: outcome})
 		must(t, err)
 		if !lexists(h.path(gcroots + "/r1-old")) {
 			t.Error("a lane lost its pin: " + outcome)
 		}
 	}
-	_, err := h.close(t.Context(), Closing{"r1", "restored"})
+	_, err := h.close(t.Context(), Closing{Run: "r1", Outcome: "restored"})
 	must(t, err)
 	if lexists(h.path(gcroots+"/r1-old")) || !lexists(h.path(gcroots+"/r1-b-old")) {
 		t.Error("the wrong pins are gone")

@@ -39,6 +39,11 @@ func NewClient(rwc io.ReadWriteCloser) *Client {
 // outcome is not known. A cancelled context cancels the operation as well, if
 // that is a read.
 func (c *Client) Call(ctx context.Context, op string, args, result any) error {
+	return c.Send(ctx, Request{Op: op}, args, result)
+}
+
+// Send is Call for a request with an epoch, or with records.
+func (c *Client) Send(ctx context.Context, req Request, args, result any) error {
 	answer := make(chan Response, 1)
 	c.mu.Lock()
 	if c.ended != nil {
@@ -49,7 +54,8 @@ func (c *Client) Call(ctx context.Context, op string, args, result any) error {
 	id := c.last
 	c.pending[id] = answer
 	c.mu.Unlock()
-	if err := c.post(id, op, args); err != nil {
+	req.ID = id
+	if err := c.post(req, args); err != nil {
 		c.take(id)
 		return err
 	}
@@ -58,10 +64,10 @@ func (c *Client) Call(ctx context.Context, op string, args, result any) error {
 		if !ok {
 			return c.end(nil)
 		}
-		return unpack(op, res, result)
+		return unpack(req.Op, res, result)
 	case <-ctx.Done():
 		c.take(id)
-		go func() { _ = c.post(0, OpCancel, id) }()
+		go func() { _ = c.post(Request{Op: OpCancel}, id) }()
 		return ctx.Err()
 	}
 }
@@ -75,17 +81,16 @@ func (c *Client) Close() error {
 // Lost is closed when the stream has ended.
 func (c *Client) Lost() <-chan struct{} { return c.done }
 
-func (c *Client) post(id uint64, op string, args any) error {
-	raw, err := json.Marshal(args)
-	if err != nil {
-		return fmt.Errorf("cannot encode %s: %w", op, err)
+func (c *Client) post(req Request, args any) (err error) {
+	if req.Args, err = json.Marshal(args); err != nil {
+		return fmt.Errorf("cannot encode %s: %w", req.Op, err)
 	}
-	line, err := json.Marshal(Request{ID: id, Op: op, Args: raw})
+	line, err := json.Marshal(req)
 	if err != nil {
-		return fmt.Errorf("cannot encode %s: %w", op, err)
+		return fmt.Errorf("cannot encode %s: %w", req.Op, err)
 	}
 	if len(line) >= MaxLine {
-		return invalid("cannot send %s: %d bytes, more than %d", op, len(line), MaxLine)
+		return invalid("cannot send %s: %d bytes, more than %d", req.Op, len(line), MaxLine)
 	}
 	c.write.Lock()
 	defer c.write.Unlock()

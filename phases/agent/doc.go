@@ -15,6 +15,7 @@
 //
 //	agent                 the launcher
 //	bin/DIGEST            agents
+//	current               the digest of the agent that goes on after a reboot
 //	lock, holder.json     the host's lock (flock), and who holds it
 //	restore.lock          one restore at a time
 //	jobs/UNIT/            job.json, receipt.json, alive (flock while it runs)
@@ -41,6 +42,9 @@
 //   - ProfileIsSetByNumberOrPathNeverByRollback: `nix-env --rollback` means the
 //     next lower number, not what ran before.
 //   - BootDefaultIsLeftOrReadBack.
+//   - TrialStartsOnceAndLeavesTheDefault, TrialRefusesBeforeItWrites,
+//     TrialIsReadBack; RebootIsNeverDoneByItself.
+//   - LauncherRunsWhatItReceived, LauncherResumesTheAgentThatArmed.
 //   - RestoreGoesOnAfterAFailure, RestoresRunOneAtATime,
 //     RestoreCountsUnitsThatFailSinceTheRun.
 //   - RecipeNamesOnlyContentThatIsThere, RecipeIsReadableByAPerson.

@@ -33,6 +33,7 @@ func (a *agent) facts(ctx context.Context, args FactsArgs) (Facts, error) {
 	f.Files = a.digests(args.Files, &f)
 	asked.Wait()
 	f.Nix, f.Systemd, f.TrustedKeys = said.Nix, said.Systemd, said.TrustedKeys
+	f.Module, f.StateDir, f.Pending, f.BootBytes, f.Foreign, f.Missing = said.Module, said.StateDir, said.Pending, said.BootBytes, said.Foreign, said.Missing
 	if f.Root { // else root's word says nothing about the login
 		f.Trusted = said.Trusted
 	}
@@ -107,10 +108,10 @@ func (a *agent) ownState(f *Facts) {
 	switch {
 	case err == nil:
 		f.OpenRun = openRun(s, "")
-		if s.held(lockFile) {
-			h := heldBy(s)
-			f.Holder = &h
+		if h := heldBy(s); a.live(s, h) {
+			h.Live, f.Holder = true, &h
 		}
+		_ = s.readJSON(rejectedFile, &f.Rejected)
 	case !errors.Is(err, fs.ErrNotExist):
 		f.Unknown = append(f.Unknown, "open_run", "holder")
 	}

@@ -43,6 +43,19 @@ fi
 for l in current-system booted-system; do
   [ ! -L /run/$l ] || say $l "$(readlink -f /run/$l)"
 done
+now=/run/current-system dir=/run/current-system/etc/systemd/system
+[ ! -e $dir/multi-user.target.wants/deployer-resume.service ] || say module 1
+for u in $dir/comin.service $dir/nixos-upgrade.timer $dir/bento-upgrade.timer $dir/cachix-agent.service \
+  /run/systemd/transient/nixos-cli-activation-supervisor.service \
+  /run/systemd/transient/nixos-rebuild-switch-to-configuration.service /tmp/deploy-rs-canary-*; do
+  [ ! -e "$u" ] || say foreign "${u##*/}"
+done
+for k in kernel initrd kernel-modules; do
+  [ ! -e $now/$k ] || [ ! -e /run/booted-system/$k ] || [ $now/$k -ef /run/booted-system/$k ] || say pending $k
+done
+[ ! -e $now/initrd ] || stat -Lc %s $now/kernel $now/initrd 2>/dev/null | each boot_bytes
+[ ! -d $home ] || say state_dir "$(stat -c '%a %u %i' $home) $(stat -f -c %T $home)"
+for p in systemd-run systemctl journalctl nix-env sha256sum sync; do has $p || say missing $p; done
 if [ -L $profiles/system ]; then
   say profile "$(readlink $profiles/system)"
   for l in $profiles/system-*-link; do [ -L "$l" ] && first=1 && say generation "${l##*/}"; done

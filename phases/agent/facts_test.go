@@ -12,13 +12,14 @@ func TestParseFacts(t *testing.T) {
 	const top = "/nix/store/r162c33w31sjqjsbf0l5rzrzcaxzawsp-nixos-system-hetzner-vps-25.05.lab.dirty"
 	for name, check := range map[string]func(Facts) bool{
 		"nixos-root": func(f Facts) bool {
-			return f.Root && f.Launcher && *f.Trusted && f.OpenRun == "" && !slices.Contains(f.Unknown, "open_run")
+			return !f.Module && *f.StateDir == StateDir{Mode: 0o755, Owner: 1000, FS: "ext4"} && slices.Equal(f.Missing, []string{"nix-env"}) && f.Root && f.Launcher && *f.Trusted && f.OpenRun == "" && !slices.Contains(f.Unknown, "open_run")
 		},
 		"nixos-deploy": func(f Facts) bool {
-			return !f.Root && f.User == "deploy" && f.Launcher && f.Sudo == "" && !*f.Trusted && slices.Contains(f.Unknown, "open_run")
+			return f.Module && *f.StateDir == StateDir{Mode: 0o700, FS: "btrfs", Subvolume: true} && slices.Equal(f.Foreign, []string{"nixos-upgrade.timer"}) &&
+				slices.Equal(f.Pending, []string{"kernel", "kernel-modules"}) && f.BootBytes == 589845 && !f.Root && f.User == "deploy" && f.Launcher && f.Sudo == "" && !*f.Trusted && slices.Contains(f.Unknown, "open_run")
 		},
 		"debian": func(f Facts) bool {
-			return f.OS == "debian" && f.Nix == "" && f.System == "" && f.Trusted == nil == !f.Root && slices.Contains(f.Unknown, "space /no such")
+			return f.StateDir == nil && !f.Module && f.OS == "debian" && f.Nix == "" && f.System == "" && f.Trusted == nil == !f.Root && slices.Contains(f.Unknown, "space /no such")
 		},
 	} {
 		data, err := os.ReadFile("testdata/facts/" + name + ".txt")

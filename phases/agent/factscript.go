@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,10 +28,15 @@ func ParseFacts(out []byte) (Facts, error) {
 	f := Facts{
 		Hostname: one("hostname"), BootID: one("boot_id"), OS: strings.Trim(one("os"), `"'`), User: one("user"), Root: one("uid") == "0",
 		Nix: word(one("nix"), 2), Systemd: word(one("systemd"), 1), System: one("current-system"), Booted: one("booted-system"),
+		Module: one("module") != "", StateDir: scriptStateDir(one("state_dir")), Pending: values["pending"], Foreign: values["foreign"], Missing: values["missing"],
 		Launcher: one("launcher") != "", OpenRun: one("open_run"), Unknown: values["unknown"], Space: []Space{}, Failed: []string{},
 	}
 	f.Kernel, f.Arch, _ = strings.Cut(one("uname"), " ")
 	f.Time, _ = time.Parse(time.RFC3339, one("time"))
+	for _, n := range values["boot_bytes"] {
+		size, _ := strconv.ParseUint(n, 10, 64)
+		f.BootBytes += size
+	}
 	if !slices.Contains(f.Unknown, "failed") {
 		f.Failed = names(parseUnits(strings.Join(values["unit"], "\n")), func(u Unit) bool { return u.Active == "failed" })
 	}
@@ -58,6 +64,18 @@ func keyValues(text string) (map[string][]string, error) {
 		}
 	}
 	return nil, &Error{Code: "failed", Message: "cannot read the host's facts: the answer is not complete"}
+}
+
+// scriptStateDir reads mode, owner, inode and file system: a subvolume's root
+// is always inode 256.
+func scriptStateDir(text string) *StateDir {
+	var d StateDir
+	var inode int
+	if _, err := fmt.Sscanf(text, "%o %d %d %s", &d.Mode, &d.Owner, &inode, &d.FS); err != nil {
+		return nil
+	}
+	d.Subvolume = d.FS == "btrfs" && inode == 256
+	return &d
 }
 
 func scriptProfile(link string, names, targets []string) Profile {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,7 +23,15 @@ func (a *agent) runJob(ctx context.Context, unit string) (int, error) {
 	}
 	ctx, cancel := stoppable(ctx) // from before the start is recorded: who reads of it may end it
 	defer cancel()
+	gate, err := a.begin(s, job)
+	if err != nil {
+		return 1, err
+	}
+	defer gate.Close()
 	return a.recorded(s, job, func(r *Receipt) {
+		if !job.Commit {
+			_ = gate.Close()
+		}
 		if job.Timeout > 0 {
 			ctx, cancel = context.WithTimeout(ctx, job.Timeout)
 			defer cancel()
@@ -33,6 +42,21 @@ func (a *agent) runJob(ctx context.Context, unit string) (int, error) {
 			a.runCommand(ctx, job, r)
 		}
 	})
+}
+
+// begin lets a job in like any other write: what was asked for under an older
+// epoch, or before the host went back, is never begun. One that commits keeps
+// the gate to its end, so that no decision is made in the middle.
+func (a *agent) begin(s *store, job Job) (io.Closer, error) {
+	gate, err := s.gate(false)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.admit(s, operation{kind: writes}, Request{Epoch: job.Epoch}); err != nil {
+		_ = gate.Close()
+		return nil, err
+	}
+	return gate, nil
 }
 
 // stoppable ends a context when systemd stops the unit. It sends the signal to

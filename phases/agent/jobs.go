@@ -51,6 +51,7 @@ func (a *agent) launch(ctx context.Context, job Job, verb ...string) (Receipt, e
 	if err != nil {
 		return Receipt{}, err
 	}
+	job.Epoch = heldBy(s).Epoch
 	if err := enlist(s, job); err != nil {
 		return Receipt{}, err
 	}
@@ -80,11 +81,19 @@ func enlist(s *store, job Job) error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	was, err := s.read(jobFile(job.Unit, "job.json"))
-	if err == nil && !bytes.Equal(was, is) {
-		err = &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
+	var was Job
+	if err := s.readJSON(jobFile(job.Unit, "job.json"), &was); err != nil {
+		return err
 	}
-	return err
+	epoch := was.Epoch
+	was.Epoch = job.Epoch
+	if same, err := json.Marshal(was); err != nil || !bytes.Equal(same, is) {
+		return &Error{Code: "exists", Message: job.Unit + " was asked for before, with another command"}
+	}
+	if epoch != job.Epoch { // by an earlier controller: if it has not begun, it may now
+		return s.write(jobFile(job.Unit, "job.json"), is)
+	}
+	return nil
 }
 
 // transient describes a job's unit.

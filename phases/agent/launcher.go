@@ -9,6 +9,10 @@ const Dir = "/nix/var/deployer"
 // LauncherPath is the one program that the deploy user's sudo rule names.
 const LauncherPath = Dir + "/agent"
 
+// ModuleUnit is what a system has, in its toplevel, whose guard outlives a
+// reboot: the unit of deployer-host.nix, enabled.
+const ModuleUnit = "etc/systemd/system/multi-user.target.wants/deployer-resume.service"
+
 // Launcher is the content of LauncherPath.
 //
 //go:embed launcher.sh

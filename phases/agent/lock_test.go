@@ -25,14 +25,14 @@ func (h *host) process() (*Client, *exec.Cmd) {
 	return NewClient(duplex{out, in}), c
 }
 
-func holder(run string) Holder { return Holder{Run: run, Owner: "me@here", Reason: "release"} }
+func holder(run string) LockArgs { return LockArgs{Run: run, Owner: "me@here", Reason: "release"} }
 
 func TestLockIsExclusiveBetweenProcesses(t *testing.T) {
 	h := newHost(t)
 	a, cmd := h.process()
 	b, _ := h.process()
 	must(t, a.Call(t.Context(), OpLock, holder("r1"), nil))
-	must(t, a.Call(t.Context(), OpLock, holder("r1"), nil)) // again, by the same run
+	isCode(t, a.Call(t.Context(), OpLock, holder("r1"), nil), "fenced") // the run has a controller
 	err := b.Call(t.Context(), OpLock, holder("r2"), nil)
 	isCode(t, err, "locked")
 	for _, want := range []string{"me@here", "r1", "release"} {
@@ -78,7 +78,9 @@ func TestLockRefusesWhileAnotherLaneIsOpen(t *testing.T) {
 	must(t, err)
 	_, err = h.lock(t.Context(), holder("r2"))
 	isCode(t, err, "open-run")
-	_, err = h.lock(t.Context(), holder("r1"))
+	own := holder("r1")
+	own.Take = true
+	_, err = h.lock(t.Context(), own)
 	must(t, err)
 	h.release()
 	forced := holder("r2")
@@ -86,15 +88,29 @@ func TestLockRefusesWhileAnotherLaneIsOpen(t *testing.T) {
 	_, err = h.lock(t.Context(), forced)
 	must(t, err)
 	h.release()
-	_, err = h.close(t.Context(), Closing{"r1", "restored"})
+	_, err = h.close(t.Context(), Closing{Run: "r1", Outcome: "restored"})
 	must(t, err)
-	_, err = h.lock(t.Context(), holder("r2"))
+	_, err = h.lock(t.Context(), holder("r3"))
 	must(t, err)
 }
 
-func TestHolderOfAnEarlierBootIsNotNamed(t *testing.T) {
-	text := describe(Holder{Run: "r1", Owner: "me", BootID: "boot-0"}, "boot-1")
-	if strings.Contains(text, "r1") {
-		t.Error(text)
+// What an older controller asks for has no effect any more, however it asks.
+func TestFencedControllerHasNoEffect(t *testing.T) {
+	h := newHost(t)
+	c, _ := h.connect()
+	var first, second Holder
+	must(t, c.Call(t.Context(), OpLock, holder("r1"), &first))
+	taken := holder("r1")
+	taken.Take = true
+	must(t, c.Call(t.Context(), OpLock, taken, &second))
+	if second.Epoch <= first.Epoch {
+		t.Fatalf("epoch %d after %d", second.Epoch, first.Epoch)
 	}
+	for _, op := range []string{OpRecipePut, OpClose, OpRestore, OpConfirm, OpArm, OpJobStart, OpApply, OpPin, OpJournal} {
+		isCode(t, c.Send(t.Context(), Request{Op: op, Epoch: first.Epoch}, map[string]string{"run": "r1"}, nil), "fenced")
+	}
+	back := holder("r1")
+	back.Epoch = first.Epoch
+	isCode(t, c.Call(t.Context(), OpLock, back, nil), "fenced")
+	must(t, c.Send(t.Context(), Request{Op: OpRecipePut, Epoch: second.Epoch}, Recipe{Run: "r1"}, nil))
 }

@@ -11,9 +11,10 @@ import (
 )
 
 const usage = `usage: deployer-agent [-root DIR] serve
-       deployer-agent [-root DIR] restore RUN
+       deployer-agent [-root DIR] restore RUN | guard RUN | resume
 The agent of deployer on a host. serve answers JSON lines on standard input;
-restore puts the host back to what it was before a run, from its stored recipe`
+restore puts the host back to what it was before a run, from its stored recipe;
+guard does that by itself where no decision comes in time; resume goes on with it after a boot`
 
 // Main is the program: the verbs of cmd/deployer-agent and of `deployer agent`.
 func Main(args []string) int {
@@ -47,6 +48,10 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 		return 1, Serve(ctx, os.Stdin, os.Stdout, o)
 	case len(args) == 2 && args[0] == "job":
 		return newAgent(o).runJob(ctx, args[1])
+	case len(args) == 2 && args[0] == "guard":
+		return newAgent(o).runGuard(ctx, args[1])
+	case slices.Equal(args, []string{"resume"}):
+		return newAgent(o).runResume(ctx)
 	case len(args) == 2 && args[0] == "restore":
 		a := newAgent(o)
 		return a.runRestore(ctx, args[1], a.Unit)

@@ -7,9 +7,12 @@ import (
 
 // Operations differ in what their connection means to them.
 const (
-	reads  = iota // changes nothing, and ends with its connection
-	writes        // may change the host, and goes on without its connection
-	child         // may change the host, and ends with its connection: a child of the agent
+	reads   = iota // changes nothing, and ends with its connection
+	child          // may change the host, and ends with its connection: a child of the agent
+	writes         // goes forward: not without the epoch, nor while the host goes back; goes on without its connection
+	settles        // belongs to the way back, or to the record: not without the epoch
+	decides        // settles, with the gate to itself
+	locks          // is about the epoch itself
 )
 
 type operation struct {
@@ -24,7 +27,16 @@ func init() { // not at once: it would refer to itself
 	operations = map[string]operation{
 		OpHello:     is(reads, (*agent).hello),
 		OpFacts:     is(reads, (*agent).facts),
-		OpLock:      is(writes, (*agent).lock),
+		OpLock:      is(locks, (*agent).lock),
+		OpUnlock:    is(locks, (*agent).unlock),
+		OpLane:      is(reads, (*agent).lane),
+		OpLanes:     is(reads, (*agent).lanes),
+		OpRecords:   is(reads, (*agent).records),
+		OpJournal:   is(settles, (*agent).journal),
+		OpArm:       is(writes, (*agent).arm),
+		OpExtend:    is(writes, (*agent).extend),
+		OpAnnounce:  is(settles, (*agent).announce),
+		OpConfirm:   is(decides, (*agent).confirm),
 		OpExec:      is(child, (*agent).exec),
 		OpProbe:     is(child, (*agent).probe),
 		OpJobStart:  is(writes, (*agent).jobStart),
@@ -34,13 +46,19 @@ func init() { // not at once: it would refer to itself
 		OpApply:     is(writes, (*agent).applyNow),
 		OpRecipePut: is(writes, (*agent).recipePut),
 		OpRecipeGet: is(reads, (*agent).recipeGet),
-		OpRestore:   is(writes, (*agent).restoreStart),
-		OpClose:     is(writes, (*agent).close),
+		OpRestore:   is(decides, (*agent).restoreStart),
+		OpClose:     is(settles, (*agent).close),
 		OpFileGet:   is(reads, (*agent).fileGet),
 		OpDiscover:  is(reads, (*agent).discover),
 		OpSnapshot:  is(writes, (*agent).snapshot),
 		OpSnapshots: is(reads, (*agent).snapshots),
 	}
+}
+
+// Fenced tells whether an operation is refused without the host's epoch.
+func Fenced(op string) bool {
+	k := operations[op].kind
+	return k == writes || k == settles || k == decides
 }
 
 // Writes tells whether an operation may change the host. An operation that is

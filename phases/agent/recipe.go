@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"time"
 )
 
 func runFile(run, file string) string { return path.Join("runs", run, file) }
@@ -78,9 +79,33 @@ func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
 	if err != nil {
 		return c, err
 	}
-	err = s.writeJSON(runFile(c.Run, "closing.json"), c)
-	if err != nil || c.Outcome == "stuck" || c.Outcome == "committed" {
+	c.Round = roundOf(s, c.Run)
+	if err := a.reject(s, c); err != nil {
+		return c, err
+	}
+	if err := s.writeJSON(runFile(c.Run, "closing.json"), c); err != nil || c.Outcome == "stuck" {
+		return c, err // a stuck lane keeps its lock
+	}
+	if err := free(s, c.Run); err != nil || c.Outcome == "committed" {
 		return c, err
 	}
 	return c, a.unpinRun(s, c.Run)
+}
+
+const rejectedFile = "rejected.json"
+
+// reject remembers a system that failed here, and forgets one that was committed.
+func (a *agent) reject(s *store, c Closing) error {
+	all := map[string]Rejected{}
+	_ = s.readJSON(rejectedFile, &all)
+	g := guardOf(s, c.Run)
+	switch {
+	case c.Rejected != "":
+		all[c.Rejected] = Rejected{Run: c.Run, Reason: c.Reason, Time: time.Now().UTC()}
+	case c.Outcome == "committed" && g != nil && all[g.To] != Rejected{}:
+		delete(all, g.To)
+	default:
+		return nil
+	}
+	return s.writeJSON(rejectedFile, all)
 }

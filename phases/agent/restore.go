@@ -18,8 +18,9 @@ const (
 	restoreWaits = 10 * time.Minute
 )
 
-// restoreStart runs the stored recipe as a job of its own. A restore that still
-// runs is answered with, never started beside.
+// restoreStart claims the restore, starts a watcher that goes on with it should
+// its controller not, and runs the stored recipe as a job of its own. A restore
+// that still runs, whoever began it, is answered with, never started beside.
 func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
 	if _, err := a.recipeGet(ctx, ref); err != nil {
 		return Receipt{}, err
@@ -37,6 +38,13 @@ func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
 		if errors.Is(err, fs.ErrNotExist) { // asked for, never begun: the same number again
 			last--
 		}
+	}
+	g, _, err := a.claim(s, ref.Run, ByController)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := a.watch(ctx, s, g); err != nil {
+		fmt.Fprintln(os.Stderr, err) // the way back goes without it
 	}
 	unit := restoreUnit(ref.Run, last+1)
 	job := Job{Unit: unit, Run: ref.Run, Args: []string{"restore", ref.Run}}
@@ -71,26 +79,47 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	t := Job{Unit: unit, Run: run}
-	if unit == "" { // by hand
-		t.Unit = restoreUnit(run, lastRestore(s, run)+1)
-		if err := s.writeJSON(jobFile(t.Unit, "job.json"), t); err != nil {
-			return 1, err
-		}
+	if unit != "" {
+		return a.restoreAs(ctx, s, Job{Unit: unit, Run: run}, recipe, ByController)
 	}
+	job, err := a.enlistRestore(s, run)
+	if err != nil {
+		return 1, err
+	}
+	gate, err := s.gate(true)
+	if err != nil {
+		return 1, err
+	}
+	_, _, err = a.claim(s, run, ByPerson)
+	_ = gate.Close()
+	if err != nil {
+		return 1, err
+	}
+	code, err := a.restoreAs(ctx, s, job, recipe, ByPerson)
+	if err == nil && code == 0 { // there is no controller that would say so
+		_, err = a.close(ctx, Closing{Run: run, Outcome: "restored", By: ByPerson})
+	}
+	return code, err
+}
+
+// enlistRestore writes the ticket of a restore that this process runs itself.
+func (a *agent) enlistRestore(s *store, run string) (Job, error) {
+	job := Job{Unit: restoreUnit(run, lastRestore(s, run)+1), Run: run}
+	return job, s.writeJSON(jobFile(job.Unit, "job.json"), job)
+}
+
+// restoreAs runs the recipe between the two writes of a receipt.
+func (a *agent) restoreAs(ctx context.Context, s *store, job Job, recipe Recipe, by string) (int, error) {
 	a.direct, a.baseline = true, append([]string{}, recipe.Before.Failed...)
-	return a.recorded(s, t, func(r *Receipt) {
+	return a.recorded(s, job, func(r *Receipt) {
+		r.By, r.Round = by, roundOf(s, job.Run)
 		if err := a.awaitRestore(ctx, s); err != nil {
 			r.Code = 1
-			r.Result = []Outcome{{State: opFailed, Code: 1, Message: err.Error(), Hint: []string{"deployer agent restore " + run}}}
+			r.Result = []Outcome{{State: opFailed, Code: 1, Message: err.Error(), Hint: []string{"deployer agent restore " + job.Run}}}
 			return
 		}
+		defer a.restoring.Close()
 		a.perform(ctx, s, recipe, r)
-		if unit == "" && r.Code == 0 { // there is no controller that would say so
-			if _, err := a.close(ctx, Closing{Run: run, Outcome: "restored"}); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}
 	})
 }
 

@@ -145,10 +145,10 @@ func (a *agent) call(ctx context.Context, req Request) (res Response) {
 	if !ok {
 		return Response{Error: asError(invalid("unknown operation %s", req.Op))}
 	}
-	if op.kind == writes {
+	if op.kind > child {
 		ctx = context.WithoutCancel(ctx)
 	}
-	result, err := op.run(ctx, a, req.Args)
+	result, err := a.pass(ctx, op, req)
 	if err == nil {
 		res.Result, err = json.Marshal(result)
 	}

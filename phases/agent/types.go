@@ -1,6 +1,9 @@
 package agent
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Hello is how an agent introduces itself.
 type Hello struct {
@@ -11,7 +14,7 @@ type Hello struct {
 
 // FactsArgs says what to look at beside the system itself.
 type FactsArgs struct {
-	Brief bool     `json:"brief,omitempty"` // leave out versions and the Nix daemon's settings
+	Brief bool     `json:"brief,omitempty"` // leave out what only planning and doctor use
 	Paths []string `json:"paths,omitempty"` // file systems whose space matters
 	Files []string `json:"files,omitempty"` // files whose digest is wanted
 }
@@ -19,33 +22,48 @@ type FactsArgs struct {
 // Facts is what a host is at one moment. What could not be learned is empty and
 // named in Unknown: it is never guessed.
 type Facts struct {
-	Hostname       string            `json:"hostname"`
-	Arch           string            `json:"arch"` // uname -m
-	Kernel         string            `json:"kernel"`
-	BootID         string            `json:"boot_id"`
-	OS             string            `json:"os"` // ID of os-release: nixos
-	User           string            `json:"user"`
-	Root           bool              `json:"root"`
-	Nix            string            `json:"nix"`     // version
-	Systemd        string            `json:"systemd"` // version
-	System         string            `json:"system"`  // /run/current-system, resolved
-	Booted         string            `json:"booted"`  // /run/booted-system, resolved
-	Specialisation string            `json:"specialisation,omitempty"`
-	Profile        Profile           `json:"profile"`
-	Boot           Boot              `json:"boot"`
-	Failed         []string          `json:"failed"`           // units that are failed now
-	Active         []string          `json:"active,omitempty"` // units that are active now
-	Space          []Space           `json:"space"`
-	Files          map[string]string `json:"files,omitempty"`    // path → sha256, "" where there is none
-	SwitchLocked   bool              `json:"switch_locked"`      // somebody holds switch-to-configuration's lock
-	OpenRun        string            `json:"open_run,omitempty"` // a lane that was never closed on this host
-	Holder         *Holder           `json:"holder,omitempty"`   // who holds the host's lock now
-	Launcher       bool              `json:"launcher"`           // Dir/agent is there
-	Sudo           string            `json:"sudo,omitempty"`     // "", or why sudo -n of the launcher does not work
-	Trusted        *bool             `json:"trusted,omitempty"`  // may this user import unsigned paths
-	TrustedKeys    []string          `json:"trusted_keys,omitempty"`
-	Time           time.Time         `json:"time"`
-	Unknown        []string          `json:"unknown,omitempty"`
+	Hostname       string              `json:"hostname"`
+	Arch           string              `json:"arch"` // uname -m
+	Kernel         string              `json:"kernel"`
+	BootID         string              `json:"boot_id"`
+	OS             string              `json:"os"` // ID of os-release: nixos
+	User           string              `json:"user"`
+	Root           bool                `json:"root"`
+	Nix            string              `json:"nix"`     // version
+	Systemd        string              `json:"systemd"` // version
+	System         string              `json:"system"`  // /run/current-system, resolved
+	Booted         string              `json:"booted"`  // /run/booted-system, resolved
+	Specialisation string              `json:"specialisation,omitempty"`
+	Profile        Profile             `json:"profile"`
+	Boot           Boot                `json:"boot"`
+	Failed         []string            `json:"failed"`           // units that are failed now
+	Active         []string            `json:"active,omitempty"` // units that are active now
+	Space          []Space             `json:"space"`
+	Files          map[string]string   `json:"files,omitempty"`    // path → sha256, "" where there is none
+	SwitchLocked   bool                `json:"switch_locked"`      // somebody holds switch-to-configuration's lock
+	OpenRun        string              `json:"open_run,omitempty"` // a lane that was never closed on this host
+	Holder         *Holder             `json:"holder,omitempty"`   // who holds the host's lock now
+	Rejected       map[string]Rejected `json:"rejected,omitempty"` // systems that failed here before, by path
+	Launcher       bool                `json:"launcher"`           // Dir/agent is there
+	Sudo           string              `json:"sudo,omitempty"`     // "", or why sudo -n of the launcher does not work
+	Trusted        *bool               `json:"trusted,omitempty"`  // may this user import unsigned paths
+	TrustedKeys    []string            `json:"trusted_keys,omitempty"`
+	Module         bool                `json:"module"` // the running system resumes a guard after a reboot: deployer-host.nix
+	StateDir       *StateDir           `json:"state_dir,omitempty"`
+	Pending        []string            `json:"pending,omitempty"` // of kernel, initrd, kernel-modules: what is not what was booted
+	BootBytes      uint64              `json:"boot_bytes"`        // of the running system's kernel and initrd
+	Foreign        []string            `json:"foreign,omitempty"` // units and files of other tools that switch this host
+	Missing        []string            `json:"missing,omitempty"` // programs that the agent calls
+	Time           time.Time           `json:"time"`
+	Unknown        []string            `json:"unknown,omitempty"`
+}
+
+// StateDir is the agent's folder, as anybody may see it.
+type StateDir struct {
+	Mode      uint32 `json:"mode"`
+	Owner     int    `json:"owner"`
+	FS        string `json:"fs"`
+	Subvolume bool   `json:"subvolume"` // of its own: in no other one's snapshots
 }
 
 // Profile is the system profile: what the host would boot after the next
@@ -80,14 +98,129 @@ type Space struct {
 	Free  uint64 `json:"free"`
 }
 
-// Holder is who holds a host's lock, and why.
+// Holder is who holds a host's lock, and why. The file that it is kept in is
+// also the host's memory of the highest epoch: with no Run the lock is free.
 type Holder struct {
-	Run    string    `json:"run"`
-	Owner  string    `json:"owner"` // user@machine
+	Run    string    `json:"run,omitempty"`
+	Owner  string    `json:"owner,omitempty"` // user@machine
 	Reason string    `json:"reason,omitempty"`
-	Since  time.Time `json:"since"`
-	BootID string    `json:"boot_id"`
-	Force  bool      `json:"force,omitempty"` // take it although another run was never closed (that run itself, or its rollback)
+	Since  time.Time `json:"since,omitzero"`
+	BootID string    `json:"boot_id,omitempty"`
+	Epoch  uint64    `json:"epoch"`
+	Live   bool      `json:"live"` // its controller is connected: seen when asked, not stored
+}
+
+// LockArgs asks for a host's lock. With an Epoch the caller says that it has
+// the lock already, over another connection. Without one it becomes the next
+// writer, above AtLeast and above all that the host saw: of a free host, or with
+// Take of one that the same run holds.
+type LockArgs struct {
+	Run     string `json:"run"`
+	Owner   string `json:"owner"`
+	Reason  string `json:"reason,omitempty"`
+	Epoch   uint64 `json:"epoch,omitempty"`
+	AtLeast uint64 `json:"at_least,omitempty"`
+	Take    bool   `json:"take,omitempty"`
+	Force   bool   `json:"force,omitempty"` // although another run was never closed (it is that one's rollback)
+	Plan    []byte `json:"plan,omitempty"`  // kept with the run, for whoever goes on with it
+}
+
+// Unlocking takes a run's lock away. The lane stays open.
+type Unlocking struct {
+	Run    string `json:"run"`
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+}
+
+// Arming is what a guard is to do: go back after Budget seconds without a
+// decision, whatever extends that after Cap seconds.
+type Arming struct {
+	Run    string  `json:"run"`
+	Budget float64 `json:"budget"`
+	Cap    float64 `json:"cap"`
+	To     string  `json:"to,omitempty"` // the system that is tried: rejected if the guard fires
+}
+
+// Announcing tells the guard that the next boot is meant, and how many seconds
+// a decision may take after it.
+type Announcing struct {
+	Run    string  `json:"run"`
+	Budget float64 `json:"budget"`
+}
+
+// Guard is the dead-man's switch of a lane. Times are seconds of
+// CLOCK_BOOTTIME of the boot BootID. A lane is decided once in each Round; undoing
+// what was confirmed is the next one.
+type Guard struct {
+	Arming
+	Round     int     `json:"round"`
+	BootID    string  `json:"boot_id"`
+	Armed     float64 `json:"armed"`
+	Deadline  float64 `json:"deadline"`
+	Claim     float64 `json:"claim,omitempty"`     // how long a controller may take for the restore that it claimed
+	Announced float64 `json:"announced,omitempty"` // seconds that are left after the boot that is meant
+	Tries     int     `json:"tries,omitempty"`
+	Left      float64 `json:"left,omitempty"` // until Deadline: seen when asked, not stored
+}
+
+// Decision is how a round of a lane was decided: by whoever came first.
+type Decision struct {
+	Round    int       `json:"round"`
+	Decision string    `json:"decision"` // confirmed, restoring
+	By       string    `json:"by"`       // controller, guard, person
+	Epoch    uint64    `json:"epoch,omitempty"`
+	BootID   string    `json:"boot_id"`
+	Time     time.Time `json:"time"`
+}
+
+// The decisions, and who makes them.
+const (
+	Confirmed    = "confirmed"
+	Restoring    = "restoring"
+	ByController = "controller"
+	ByGuard      = "guard"
+	ByPerson     = "person"
+)
+
+// LaneArgs asks what a host knows of a run.
+type LaneArgs struct {
+	Run  string `json:"run"`
+	Plan bool   `json:"plan,omitempty"` // with the plan that was kept
+}
+
+// Lane is what a host knows of a run.
+type Lane struct {
+	Run      string    `json:"run"`
+	Holder   Holder    `json:"holder"` // the host's, whichever run that is
+	Recipe   bool      `json:"recipe"` // the run's undo is stored: it may have changed the host
+	Guard    *Guard    `json:"guard,omitempty"`
+	Watching bool      `json:"watching,omitempty"` // a watcher lives
+	Decision *Decision `json:"decision,omitempty"` // of the present round
+	Closing  *Closing  `json:"closing,omitempty"`  // of the present round
+	Restore  *Receipt  `json:"restore,omitempty"`  // the last restore of the present round
+	Plan     []byte    `json:"plan,omitempty"`
+}
+
+// Open tells whether the lane was changed and its end is not known to the host.
+func (l Lane) Open() bool { return l.Recipe && (l.Closing == nil || l.Closing.Outcome == "stuck") }
+
+// RecordsArgs asks for a run's journal from line From on.
+type RecordsArgs struct {
+	Run  string `json:"run"`
+	From int    `json:"from"`
+}
+
+// RecordsPart is a part of it; Next is 0 at the end.
+type RecordsPart struct {
+	Lines []json.RawMessage `json:"lines"`
+	Next  int               `json:"next,omitempty"`
+}
+
+// Rejected is why a system is not tried again.
+type Rejected struct {
+	Run    string    `json:"run"`
+	Reason string    `json:"reason"`
+	Time   time.Time `json:"time"`
 }
 
 // ExecArgs is a short command that the agent runs as its child, as root.
@@ -117,7 +250,9 @@ type Job struct {
 	// Outcome is the receipt's Result. This is how an activation outlives SSH.
 	Operation *Operation `json:"operation,omitempty"`
 
-	Timeout time.Duration `json:"timeout"` // 0: none; it is stopped then
+	Timeout time.Duration `json:"timeout"`          // 0: none; it is stopped then
+	Commit  bool          `json:"commit,omitempty"` // no decision is made while it runs
+	Epoch   uint64        `json:"epoch,omitempty"`  // that it was asked for under: set by the agent
 }
 
 // JobRef names a job. Wait is how long to wait for its end before answering.
@@ -139,6 +274,8 @@ type Receipt struct {
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Result  []Outcome `json:"result,omitempty"` // of a restore: one per operation
+	Round   int       `json:"round,omitempty"`  // of a restore
+	By      string    `json:"by,omitempty"`     // of a restore: who runs it
 }
 
 // OutputArgs asks for what a unit printed after Cursor ("" from the job's start).
@@ -168,8 +305,12 @@ type RunRef struct {
 
 // Closing says how a lane ended. A closed lane no longer blocks other runs.
 type Closing struct {
-	Run     string `json:"run"`
-	Outcome string `json:"outcome"` // committed, restored, stuck, untouched
+	Run      string `json:"run"`
+	Outcome  string `json:"outcome"` // committed, restored, stuck, untouched
+	Round    int    `json:"round,omitempty"`
+	By       string `json:"by,omitempty"`
+	Rejected string `json:"rejected,omitempty"` // the system that failed, and
+	Reason   string `json:"reason,omitempty"`   // why
 }
 
 // The typed operations. A recipe is a list of them; so is what a step does.

@@ -23,7 +23,11 @@ func (m *Machine) Default(op string, args json.RawMessage) (result any, err erro
 	m.With(func(w *World) {
 		do, ok := map[string]func(*World, json.RawMessage) any{
 			agent.OpFacts:     func(w *World, a json.RawMessage) any { return w.look(decode[agent.FactsArgs](a)) },
-			agent.OpLock:      func(_ *World, a json.RawMessage) any { m.Trace.Add("lock"); return a },
+			agent.OpLock:      func(*World, json.RawMessage) any { m.Trace.Add("lock"); return agent.Holder{Epoch: 1} },
+			agent.OpLane:      func(*World, json.RawMessage) any { return agent.Lane{} },
+			agent.OpArm:       func(*World, json.RawMessage) any { m.Trace.Add("guard"); return agent.Guard{Left: 180} },
+			agent.OpExtend:    func(*World, json.RawMessage) any { return agent.Guard{Left: 180} },
+			agent.OpConfirm:   func(*World, json.RawMessage) any { m.Trace.Add("confirm"); return agent.Decision{} },
 			agent.OpPin:       func(_ *World, a json.RawMessage) any { m.Trace.Add("pin-" + decode[agent.Pin](a).Name); return a },
 			agent.OpExec:      func(*World, json.RawMessage) any { return agent.ExecResult{} },
 			agent.OpProbe:     func(*World, json.RawMessage) any { return agent.Sample{OK: true, Detail: "fine"} },

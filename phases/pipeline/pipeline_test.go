@@ -186,8 +186,8 @@ func TestPromise01ExactRestorePoint(t *testing.T) {
 
 // Promise 2: the order of a switch, on staging as on production.
 func TestPromise02TryJudgeCommit(t *testing.T) {
-	order := []string{"lock", "copy", "dry-activate", "snapshot", "test", "contact", "web.service", "profile", "boot"}
-	effects := "lock pin-old copy pin-new dry-activate snapshot test check-web.service set-profile boot"
+	order := []string{"lock", "copy", "dry-activate", "snapshot", "guard", "test", "contact", "web.service", "profile", "boot", "confirm"}
+	effects := "lock pin-old copy pin-new dry-activate snapshot guard test check-web.service set-profile boot confirm"
 	t.Run("production", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := deploy(t, []string{"production"}, switchTo("production"), validate(check("web.service")))

@@ -75,7 +75,7 @@ func failed(out agent.Outcome) error {
 type boot struct{ phases.On }
 
 // bootTimeout bounds the writing of boot loader entries.
-const bootTimeout = 5 * time.Minute
+const bootTimeout = 2 * time.Minute
 
 func (boot) Name() string { return "boot" }
 
@@ -107,7 +107,7 @@ func (boot) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) 
 func (boot) Do(ctx context.Context, env *phases.Env) error {
 	l := env.Lane
 	rec, out, err := l.Do(ctx, env, agent.Job{
-		Unit: "deployer-" + env.ID + "-boot.service", Run: env.ID, Timeout: bootTimeout, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"},
+		Unit: "deployer-" + env.ID + "-boot.service", Run: env.ID, Timeout: bootTimeout, Commit: true, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"},
 		Args: []string{l.To.Out + "/bin/switch-to-configuration", "boot"},
 	})
 	if err != nil {
@@ -136,4 +136,28 @@ func readBack(ctx context.Context, env *phases.Env) error {
 		return fmt.Errorf("the host runs %s after the commit", phases.ShortPath(now.System))
 	}
 	return nil
+}
+
+// confirm ends the guard's watch, over a new connection: from here on the host
+// stays as it is. Exactly one of this and the guard's firing happens.
+type confirm struct{ phases.On }
+
+func (confirm) Name() string { return "confirm" }
+
+func (confirm) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
+	return phases.Change{Text: "commit: tell the host's guard, over a new connection", Nothing: env.Lane.Unchanged()}, nil
+}
+
+func (confirm) Skip(_ context.Context, env *phases.Env) (string, error) {
+	if env.Lane.Unchanged() {
+		return "the host runs it already", nil
+	}
+	return "", nil
+}
+
+func (confirm) Do(ctx context.Context, env *phases.Env) error {
+	env.Lane.Forget()
+	d, err := env.Lane.Confirm(ctx, env.ID)
+	env.Facts(d)
+	return err
 }

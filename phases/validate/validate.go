@@ -31,6 +31,7 @@ func Steps(host string, checks []*runbooks.Check) []phases.Step {
 	return append(steps,
 		profile{phases.On{Lane: host, Kind: phases.Probe}},
 		boot{phases.On{Lane: host, Kind: phases.Probe}},
+		confirm{phases.On{Lane: host, Kind: phases.Idempotent}},
 	)
 }
 

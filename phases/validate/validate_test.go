@@ -38,7 +38,7 @@ func TestCompile(t *testing.T) {
 		{Switch: &runbooks.Switch{Host: "h1"}}, {Switch: &runbooks.Switch{Host: "h2"}}, v,
 	}}}
 	steps, err := Compile(in, v)
-	want := []string{"contact", "web", "backup", "profile", "boot", "contact", "web", "backup", "profile", "boot"}
+	want := []string{"contact", "web", "backup", "profile", "boot", "confirm", "contact", "web", "backup", "profile", "boot", "confirm"}
 	if err != nil || !slices.Equal(names(steps), want) {
 		t.Errorf("steps %q, %v", names(steps), err)
 	}
@@ -57,7 +57,7 @@ func TestCompile(t *testing.T) {
 func TestChecksOfOneNameAreNumbered(t *testing.T) {
 	disk := &runbooks.Check{Name: "disk"}
 	steps := Checks("h1", Steps("h1", []*runbooks.Check{disk, disk}), []*runbooks.Check{disk, {Name: "web"}, {Name: "boot"}})
-	want := []string{"contact", "disk", "disk-2", "profile", "boot", "disk-3", "web", "boot-2"}
+	want := []string{"contact", "disk", "disk-2", "profile", "boot", "confirm", "disk-3", "web", "boot-2"}
 	if !slices.Equal(names(steps), want) {
 		t.Errorf("steps %q, want %q", names(steps), want)
 	}

@@ -112,7 +112,7 @@ func thePlan() *phases.Plan {
 				}},
 				Units: nix.UnitDiff{Stop: []string{"screen-cleanup.service"}, Start: []string{"htop-log.service"}, Restart: []string{"app.service", "caddy.service", "postgresql.service", "systemd-journald.service"}, Reload: []string{"dbus.service"}, Keep: []string{"multi-user.target"}},
 				Notes: []string{
-					"no guard on the host in this version: if contact is lost before the commit, a reboot brings the old system back; after it, only `deployer rollback` does",
+					"no guard after a reboot: the old system does not import deployer-host.nix. Before the profile step a reboot brings the old system back by itself, after it only `deployer rollback` does",
 					"snapshots are kept, data stays as the new system left it (on_rollback: keep)",
 				}},
 		},
@@ -128,6 +128,21 @@ func thePlan() *phases.Plan {
 	}
 	p.Digest = "3f2a90c4d5e6f708192a3b4c5d6e7f80"
 	return p
+}
+
+func checkups() []Checkup {
+	return []Checkup{
+		{Name: "production", Address: "web.example.net", Checks: []Checked{
+			{Check: "login", State: CheckOK, Text: "deploy, by a host key that is known"},
+			{Check: "switch", State: CheckFail, Text: "the Nix daemon does not trust deploy, so it refuses to copy paths that are not signed",
+				Hint: []string{"# in the host's configuration: nix.settings.trusted-users = [ \"root\" \"deploy\" ];", "# or sign on this machine: nix key generate-secret --key-name deployer-1 > key.sec"}},
+			{Check: "module", State: CheckWarn, Text: "the running system does not import deployer-host.nix: after a reboot there is no guard", Hint: []string{"deployer init --module"}},
+			{Check: "space", State: CheckOK, Text: "/boot: 401.2 MiB of 511.0 MiB free"},
+		}},
+		{Name: "staging", Address: "staging.example.net", Checks: []Checked{
+			{Check: "host key", State: CheckFail, Text: "cannot reach staging (staging.example.net:22): the host key is not known\x1b[1m", Hint: []string{"ssh-keyscan staging.example.net"}},
+		}},
+	}
 }
 
 func nothingPlan() *phases.Plan {

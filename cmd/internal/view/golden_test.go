@@ -67,6 +67,7 @@ var shown = map[string]func(*Streams){
 	"outcome":      outcomes,
 	"failure":      failures,
 	"status":       statuses,
+	"doctor":       func(s *Streams) { s.Doctor(checkups()) },
 	"history":      func(s *Streams) { s.History(rows(), time.UTC); s.History(nil, time.UTC) },
 	"show": func(s *Streams) {
 		s.Show(rows()[1], time.UTC)
