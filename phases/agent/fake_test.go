@@ -14,8 +14,13 @@ import (
 	"time"
 )
 
-// The test binary is also the agent: jobs and restores start it again.
+// The test binary is also the agent: jobs and restores start it again. And it
+// is who races with it.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "as-racer" {
+		race(os.Args[2], os.Getenv("TEST_PREFIX"))
+		os.Exit(0)
+	}
 	if len(os.Args) > 1 && os.Args[1] == "as-agent" {
 		o := fakeOptions(os.Getenv("TEST_PREFIX"))
 		args := os.Args[2:]

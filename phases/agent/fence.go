@@ -63,8 +63,11 @@ func (a *agent) admit(s *store, op operation, req Request) error {
 	if req.Epoch != h.Epoch && !a.unfenced {
 		return fenced(h)
 	}
-	if op.kind == writes && h.Run != "" && !a.undecided {
-		if d := decisionOf(s, h.Run, roundOf(s, h.Run)); d != nil && d.Decision == Restoring {
+	if op.kind == writes && !a.undecided {
+		if h.Run == "" && h.Epoch != 0 {
+			return &Error{Code: Restoring, Message: "the lane was closed on this host: its guard went back"}
+		}
+		if d := decisionOf(s, h.Run, roundOf(s, h.Run)); h.Run != "" && d != nil && d.Decision == Restoring {
 			return &Error{Code: Restoring, Message: fmt.Sprintf("run %s is being undone on this host: decided by the %s", h.Run, d.By)}
 		}
 	}
@@ -184,8 +187,14 @@ func (a *agent) unlock(_ context.Context, args Unlocking) (Holder, error) {
 	return h, s.writeJSON(holderFile, h)
 }
 
-// free gives the lock back at the end of a lane.
+// free gives the lock back at the end of a lane, and no epoch of anybody who
+// takes it at that moment.
 func free(s *store, run string) error {
+	gate, err := s.gate(false)
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
 	h := heldBy(s)
 	if h.Run != run {
 		return nil

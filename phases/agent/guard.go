@@ -218,18 +218,25 @@ func (a *agent) decided(s *store, run string, how func(*Guard)) error {
 
 // goBack is one try of the watcher to restore the host.
 func (a *agent) goBack(ctx context.Context, s *store, g Guard) error {
-	if err := a.decided(s, g.Run, func(g *Guard) { g.Tries++ }); err != nil {
-		return err
-	}
 	recipe, err := a.recipeGet(ctx, RunRef{g.Run})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "guard of run %s: no decision in time: going back\n", g.Run)
-	job, err := a.enlistRestore(s, g.Run)
-	if err != nil {
+	var job Job
+	var enlisted error
+	err = a.decided(s, g.Run, func(g *Guard) {
+		if last := lastRestore(s, g.Run); last > 0 {
+			if r, err := a.receipt(ctx, s, restoreUnit(g.Run, last)); err == nil && r.State == stateBegun {
+				return // a controller's still runs
+			}
+		}
+		g.Tries++
+		job, enlisted = a.enlistRestore(s, g.Run)
+	})
+	if err := firstOf(err, enlisted); err != nil || job.Unit == "" {
 		return err
 	}
+	fmt.Fprintf(os.Stdout, "guard of run %s: no decision in time: going back\n", g.Run)
 	code, err := a.restoreAs(ctx, s, job, recipe, ByGuard)
 	if err != nil {
 		return err

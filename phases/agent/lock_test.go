@@ -114,3 +114,17 @@ func TestFencedControllerHasNoEffect(t *testing.T) {
 	isCode(t, c.Call(t.Context(), OpLock, back, nil), "fenced")
 	must(t, c.Send(t.Context(), Request{Op: OpRecipePut, Epoch: second.Epoch}, Recipe{Run: "r1"}, nil))
 }
+
+// A profile that was asked for late was set after the guard had gone back and
+// closed the lane: the epoch was still the highest, and nobody held the lock.
+func TestNoCommitStepAfterTheGuardClosedTheLane(t *testing.T) {
+	h := newHost(t)
+	c, _ := h.connect()
+	var held Holder
+	must(t, c.Call(t.Context(), OpLock, holder("r1"), &held))
+	must(t, c.Send(t.Context(), Request{Op: OpRecipePut, Epoch: held.Epoch}, Recipe{Run: "r1"}, nil))
+	_, err := h.close(t.Context(), Closing{Run: "r1", Outcome: "restored", By: ByGuard})
+	must(t, err)
+	isCode(t, c.Send(t.Context(), Request{Op: OpApply, Epoch: held.Epoch}, Operation{Op: DoProfile, System: newTop}, nil), Restoring)
+	must(t, c.Send(t.Context(), Request{Op: OpClose, Epoch: held.Epoch}, Closing{Run: "r1", Outcome: "restored"}, nil))
+}

@@ -102,9 +102,10 @@ func (a *agent) runRestore(ctx context.Context, run, unit string) (int, error) {
 	return code, err
 }
 
-// enlistRestore writes the ticket of a restore that this process runs itself.
+// enlistRestore writes the ticket of a restore that this process runs itself: the
+// one that a controller that asks for it at this moment would write.
 func (a *agent) enlistRestore(s *store, run string) (Job, error) {
-	job := Job{Unit: restoreUnit(run, lastRestore(s, run)+1), Run: run}
+	job := Job{Unit: restoreUnit(run, lastRestore(s, run)+1), Run: run, Args: []string{"restore", run}}
 	return job, s.writeJSON(jobFile(job.Unit, "job.json"), job)
 }
 

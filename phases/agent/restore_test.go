@@ -133,3 +133,16 @@ func TestRecipeNamesOnlyContentThatIsThere(t *testing.T) {
 	_, err = h.recipePut(t.Context(), r)
 	isCode(t, err, "invalid")
 }
+
+// A controller that asked for the restore between the guard's ticket and its
+// receipt was told that it "was asked for before, with another command".
+func TestControllerMeetsTheGuardsTicket(t *testing.T) {
+	h := changed(t)
+	s, err := h.store(true)
+	must(t, err)
+	job, err := h.enlistRestore(s, "r1")
+	must(t, err)
+	if r := h.restored(0); r.Unit != job.Unit {
+		t.Errorf("%s beside %s", r.Unit, job.Unit)
+	}
+}
