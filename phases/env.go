@@ -25,6 +25,7 @@ type Env struct {
 	Phase   string
 	Step    string // the step's key
 	Attempt int
+	Since   time.Time       // when an earlier process first began the step; zero: none did
 	Stop    <-chan struct{} // closed: the operator wants an end; a step that lasts for hours looks at it
 
 	data any

@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/state"
 )
 
 // The exit codes: a published contract (README.md, "Exit codes").
@@ -34,9 +38,10 @@ type Failure struct {
 	Phase  string
 	Step   string
 	Err    error
-	Safe   string   // what is safe: "nothing was changed"
-	Hint   []string // what to type next
-	Output []string // last lines of what failed
+	Safe   string    // what is safe: "nothing was changed"
+	Hint   []string  // what to type next
+	Output []string  // last lines of what failed
+	Until  time.Time // of a wait that has an end
 }
 
 func (f *Failure) Error() string {
@@ -72,4 +77,12 @@ func AsFailure(err error) *Failure {
 		return f
 	}
 	return &Failure{Exit: ExitFailed, Err: err}
+}
+
+// fenced tells whether err says that another controller has taken over, on a
+// host or in the store.
+func fenced(err error) bool {
+	var ae *agent.Error
+	var lost *state.Fenced
+	return errors.As(err, &ae) && ae.Code == "fenced" || errors.As(err, &lost)
 }

@@ -32,6 +32,7 @@ type Lane struct {
 	Recipe agent.Recipe // what is stored on the host for this run
 	Locked bool
 	Files  []agent.File // declared files as they were: a rollback puts them back
+	Kept   agent.Lane   // what the host knew of the run when this process took it up
 
 	agents  Agents
 	opening sync.Mutex
@@ -41,6 +42,9 @@ type Lane struct {
 	holder  agent.LockArgs // the lock that this lane holds, with its epoch
 	guarded time.Time      // until when the host's guard waits for a decision, as far as is known
 	later   sync.WaitGroup // outputs that are being fetched
+	now     agent.Facts    // when this process took the run up
+	journal string         // the run whose records the host keeps
+	unsent  unsent
 }
 
 // Changed tells whether the lane has anything to restore.
@@ -67,7 +71,7 @@ func (l *Lane) Call(ctx context.Context, op string, args, result any) error {
 	if err != nil {
 		return err
 	}
-	return c.Send(ctx, agent.Request{Op: op, Epoch: l.holder.Epoch}, args, result)
+	return l.send(ctx, c, op, args, result)
 }
 
 // agent is the lane's agent; the first caller starts it.

@@ -2,6 +2,7 @@ package phases
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,10 +12,17 @@ import (
 	"github.com/hbohlen/deployer/state"
 )
 
-// Lock takes the host's lock for a run and looks at the host again, as root.
-func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
-	if err := l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: reason}); err != nil {
-		return err
+// lock takes the host's lock for a run and looks at the host again, as root.
+func (l *Lane) lock(ctx context.Context, r *Run) error {
+	if !l.Locked {
+		args := agent.LockArgs{Run: r.ID, Owner: r.Owner, Reason: r.Runbook.Name}
+		if r.Plan != nil {
+			args.Plan, _ = json.Marshal(r.Plan)
+		}
+		if err := l.register(ctx, args); err != nil {
+			return err
+		}
+		l.holder.Plan = nil
 	}
 	var files []string
 	for _, f := range l.Files {
@@ -23,10 +31,17 @@ func (l *Lane) Lock(ctx context.Context, run, owner, reason string) error {
 	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &l.Before)
 }
 
-// LockLane is Lock for a step. Before anything is changed anywhere, the other
+// LockLane takes a host's lock for a step. Before anything is changed anywhere, the other
 // hosts are looked at too: a run that would be refused on its last host must
 // not have switched its first.
 func (r *Run) LockLane(ctx context.Context, l *Lane) error {
+	for _, other := range r.Lanes {
+		if other.Locked { // still: who was taken over must not begin with one more host
+			if err := other.Call(ctx, agent.OpJournal, nil, nil); err != nil {
+				return err
+			}
+		}
+	}
 	for _, other := range r.Lanes {
 		if other.Changed() {
 			break
@@ -35,7 +50,7 @@ func (r *Run) LockLane(ctx context.Context, l *Lane) error {
 			return err
 		}
 	}
-	return l.Lock(ctx, r.ID, r.Owner, r.Runbook.Name)
+	return l.lock(ctx, r)
 }
 
 // free tells whether a host's lock could be taken. A lane that its record says
@@ -152,6 +167,9 @@ func (l *Lane) Confirm(ctx context.Context, run string) (agent.Decision, error) 
 	return d, err
 }
 
+// ErrNoEnd says that nobody knows how a job ended: it was cut off in the middle.
+var ErrNoEnd = errors.New("nobody knows how it ended")
+
 // Do runs a job on the host to its end and returns its receipt and, where it
 // failed, what it printed. All of that is kept in the run's folder; the output
 // of one that went well is fetched while the next step runs. The job is a unit of its own: when the connection goes, it goes on,
@@ -187,7 +205,7 @@ func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, 
 	out := l.output(ctx, job.Unit)
 	env.Keep("output.log", []byte(strings.Join(out, "\n")+"\n"))
 	if rec.State != "ended" {
-		return rec, out, fmt.Errorf("nobody knows how %s ended: the host has its start, but not its end", job.Unit)
+		return rec, out, fmt.Errorf("%w: the host has the start of %s, but not its end", ErrNoEnd, job.Unit)
 	}
 	return rec, out, nil
 }

@@ -49,6 +49,9 @@ func (r *Runner) explain(next handler) handler {
 		if ctx.Err() != nil { // whatever the step made of it
 			f = Failure{Exit: ExitAborted, Err: errAborted}
 		}
+		if fenced(err) {
+			f.Exit = ExitFenced
+		}
 		if f.Step == "" {
 			f.Phase, f.Step, f.Host = env.Phase, s.Name(), HostOf(s)
 		}
@@ -84,7 +87,10 @@ const tries = 30
 // again runs a step once more when it asks for that, and waits when it has to.
 func (r *Runner) again(next handler) handler {
 	return func(ctx context.Context, env *Env, s Step) error {
-		for env.Attempt = 1; ; env.Attempt++ {
+		if err := r.unsure(s, env.Step); err != nil {
+			return err
+		}
+		for env.Attempt = r.attempt(s, env.Step); ; env.Attempt++ {
 			err := next(ctx, env, s)
 			var retry Retry
 			var wait Wait
@@ -94,6 +100,8 @@ func (r *Runner) again(next handler) handler {
 				return fmt.Errorf("%s, still so after %d tries", retry.Reason, tries)
 			case errors.As(err, &retry):
 				pause = retry.After
+			case errors.As(err, &wait) && r.NoWait && !r.undecided():
+				return &Failure{Exit: ExitWaiting, Err: errors.New(wait.Reason), Until: wait.Until}
 			case errors.As(err, &wait):
 				pause = r.until(wait)
 			default:
@@ -121,6 +129,7 @@ func (r *Runner) pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-r.Stop:
+		return &Failure{Exit: ExitInterrupted, Err: errPaused}
 	case <-ctx.Done():
 	}
 	return &Failure{Exit: ExitAborted, Err: errAborted}

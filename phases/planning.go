@@ -81,6 +81,9 @@ func (r *Run) reach(ctx context.Context) error {
 	errs := make([]error, len(r.Lanes))
 	var wg sync.WaitGroup
 	for i, l := range r.Lanes {
+		if l.Host != nil {
+			continue
+		}
 		wg.Add(1)
 		go func() {
 			defer wg.Done()

@@ -58,7 +58,7 @@ func properties(t *testing.T, check func(t *rapid.T, r *rig, o *phases.Outcome))
 // of recipes; and hosts go back in the reverse of their own order.
 func TestUndoIsTheReverseOfDo(t *testing.T) {
 	properties(t, func(t *rapid.T, r *rig, o *phases.Outcome) {
-		if o.Exit == phases.ExitOK {
+		if o.Exit == phases.ExitOK || o.Exit == phases.ExitInterrupted {
 			return
 		}
 		var want []string
@@ -127,6 +127,12 @@ func TestReplayEqualsLive(t *testing.T) {
 			return
 		}
 		run := state.Fold(r.journal.records())
+		if o.Exit == phases.ExitInterrupted { // saved, not ended
+			if run.Finished() || state.Derive(run, false) != state.Interrupted {
+				t.Errorf("replayed as %s", run.Outcome)
+			}
+			return
+		}
 		if run.Outcome != o.Status || run.Exit == nil || *run.Exit != o.Exit {
 			t.Errorf("replayed as %s, it was %s (%d)", run.Outcome, o.Status, o.Exit)
 		}
@@ -186,6 +192,51 @@ func TestComposeKeepsTheOrder(t *testing.T) {
 			x, y := slices.Index(order, a.Op), slices.Index(order, b.Op)
 			if x > y || x == y && a.Generation < b.Generation {
 				t.Errorf("%s %d before %s %d", a.Op, a.Generation, b.Op, b.Generation)
+			}
+		}
+	})
+}
+
+// A run that was stopped anywhere and is resumed ends as if it had not been
+// stopped; what changed a host is not done twice.
+func TestResumedEndsAsIfItHadNotBeenStopped(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		steps := genSteps(rt)
+		if strings.Contains(steps, "nointent") || strings.Contains(steps, "nodone") || strings.Contains(steps, "away") {
+			return // a journal or a host that is gone for good
+		}
+		var first, resumed, whole *phases.Outcome
+		var second *rig
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, steps)
+			if _, first = r.execute(); first.Exit != phases.ExitInterrupted {
+				return
+			}
+			second = r.again(t, steps)
+			if err := second.run.Seize(t.Context(), second.runner.Log, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			resumed = second.runner.Resume(t.Context())
+			_, whole = newRig(t, uninterrupted.ReplaceAllString(steps, "")).execute()
+		})
+		if resumed == nil {
+			return
+		}
+		rt.Log(steps, "→", second.told(resumed))
+		if resumed.Exit != whole.Exit || !maps.Equal(resumed.Lanes, whole.Lanes) {
+			rt.Errorf("resumed: exit %d, %v; not stopped: exit %d, %v", resumed.Exit, resumed.Lanes, whole.Exit, whole.Lanes)
+		}
+		had := map[string]int{}
+		for _, e := range second.events {
+			if key, ok := strings.CutPrefix(e, "effect "); ok && strings.Contains(e, "@") {
+				had[key]++
+			}
+		}
+		for _, s := range second.run.Phases[0].Steps {
+			s := s.(*step)
+			key := fmt.Sprintf("p/%s@%s 1", s.name, s.Lane)
+			if s.has("undo") && !s.has("retry") && !s.has("wait") && !s.has("skip") && had[key] > 1 {
+				rt.Errorf("%s was done %d times", key, had[key])
 			}
 		}
 	})

@@ -2,6 +2,7 @@ package phases
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -18,9 +19,15 @@ var restoreOrder = []string{
 	agent.DoProfile, agent.DoBoot, agent.DoUnpin,
 }
 
-// Compose puts the undo of a new step into a recipe.
+// Compose puts the undo of a new step into a recipe, unless it is in there: a
+// step may be begun twice.
 func Compose(recipe, undo []agent.Operation) []agent.Operation {
-	all := append(slices.Clone(undo), recipe...)
+	all := slices.Clone(undo)
+	for _, op := range recipe {
+		if !slices.ContainsFunc(undo, func(u agent.Operation) bool { return reflect.DeepEqual(stored(u), stored(op)) }) {
+			all = append(all, op)
+		}
+	}
 	slices.SortStableFunc(all, func(a, b agent.Operation) int {
 		return slices.Index(restoreOrder, a.Op) - slices.Index(restoreOrder, b.Op)
 	})
@@ -38,4 +45,10 @@ func (l *Lane) arm(ctx context.Context, run string, undo []agent.Operation) erro
 	}
 	l.Recipe = r
 	return nil
+}
+
+// stored is an operation as a host keeps it: contents are beside it.
+func stored(op agent.Operation) agent.Operation {
+	op.Content = nil
+	return op
 }

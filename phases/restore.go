@@ -33,7 +33,13 @@ func (r *Runner) backward(ctx context.Context, o *Outcome) {
 	}
 	r.state(state.Restoring)
 	for _, l := range changed {
-		o.Remains = append(o.Remains, r.restore(ctx, l)...)
+		if l.Status != state.Restored { // by an earlier process
+			o.Remains = append(o.Remains, r.restore(ctx, l)...)
+		}
+		if r.fenced != nil {
+			o.Exit, o.Failure = ExitFenced, r.fenced
+			return
+		}
 	}
 	o.Status, o.Exit = judge(changed, o.Failure.Exit == ExitAborted)
 }
@@ -72,7 +78,9 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.move(l, state.Restoring)
 	start := time.Now()
 	r.undo(l, state.UndoIntent, fmt.Sprintf("%d operations", len(l.Recipe.Operations)), nil, 0)
-	if err := l.Reattach(ctx, l.patient()); err != nil {
+	if err := l.Reattach(ctx, l.patient()); r.takenOver(l, err) {
+		return nil
+	} else if err != nil {
 		return r.unreachable(l, err)
 	}
 	r.keepLogs(ctx, l)
@@ -81,6 +89,9 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 		l.byHost = seen.Decision.Decision == agent.Restoring && seen.Decision.By == agent.ByGuard
 	}
 	receipt, err := l.runRecipe(ctx, r.Run.subject())
+	if r.takenOver(l, err) {
+		return nil
+	}
 	if Passing(err) || errors.Is(err, context.DeadlineExceeded) {
 		return r.unreachable(l, err)
 	}
@@ -103,9 +114,20 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	return nil
 }
 
+// takenOver tells whether another controller has the host now: it restores what
+// there is to restore.
+func (r *Runner) takenOver(l *Lane, err error) bool {
+	if !fenced(err) {
+		return false
+	}
+	r.fenced = &Failure{Exit: ExitFenced, Host: l.Name, Err: err, Hint: []string{"deployer status"}}
+	return true
+}
+
 // Restore is restore for a run that undoes an earlier one.
 func (r *Runner) Restore(ctx context.Context) *Outcome {
-	o := &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
+	o := newOutcome()
+	r.tell(ctx)
 	r.state(state.Restoring)
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		if err := l.takeAsSeen(ctx, r.Run.Undoes, r.Run.Owner); err != nil {
@@ -114,6 +136,10 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	}
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
+		if r.fenced != nil {
+			o.Exit, o.Failure = ExitFenced, r.fenced
+			return r.save(ctx, o)
+		}
 	}
 	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack || o.Status == state.ByHost {
 		o.Exit = ExitOK

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +100,31 @@ func (j *journal) records() []state.Record {
 // newRig reads steps. Machines are in the order in which steps name them.
 func newRig(t *testing.T, steps string) *rig {
 	t.Helper()
-	r := &rig{machines: map[string]*phasetest.Machine{}, trace: &phasetest.Trace{}, stop: make(chan struct{})}
+	return makeRig(t, steps, &rig{machines: map[string]*phasetest.Machine{}, trace: &phasetest.Trace{}})
+}
+
+// again is another process over the same hosts and the same journal, in which
+// nobody interrupts.
+func (r *rig) again(t *testing.T, steps string) *rig {
+	t.Helper()
+	n := makeRig(t, uninterrupted.ReplaceAllString(steps, ""), &rig{machines: r.machines, trace: r.trace, events: r.events})
+	n.runner.Told = r.journal.records()
+	n.journal.recs = r.journal.records()
+	for _, l := range n.run.Lanes {
+		l.Locked = false
+		h, err := l.Host.Fresh(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Host = h
+	}
+	return n
+}
+
+var uninterrupted = regexp.MustCompile(`stoplater|stop|cancel`)
+
+func makeRig(t *testing.T, steps string, r *rig) *rig {
+	r.stop = make(chan struct{})
 	r.journal = &journal{rig: r}
 	r.ctx, r.cancel = context.WithCancel(t.Context())
 	phase := phases.Compiled{Name: "p", Kind: "made-up"}
@@ -109,8 +134,10 @@ func newRig(t *testing.T, steps string) *rig {
 		if s.Lane != "" && r.machines[s.Lane] == nil {
 			m := phasetest.Make(t, s.Lane)
 			m.Trace = r.trace
-			m.Handle(agent.OpRecipePut, r.stores(m))
 			r.machines[s.Lane] = m
+		}
+		if m := r.machines[s.Lane]; m != nil && !slices.Contains(machines, m) {
+			m.Handle(agent.OpRecipePut, r.stores(m))
 			machines = append(machines, m)
 		}
 		phase.Steps = append(phase.Steps, s)

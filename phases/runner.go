@@ -1,9 +1,11 @@
 package phases
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hbohlen/deployer/state"
@@ -14,11 +16,20 @@ type Runner struct {
 	Run  *Run
 	Log  *Log
 	Stop <-chan struct{} // closed: stop after the step that runs now
+	Told []state.Record  // what the journal holds of earlier processes of this run
+	// NoWait ends the process, with the run saved, where something outside has to happen first.
+	NoWait bool
 	// Finish is called with the outcome before it is journalled: notifications.
 	Finish func(ctx context.Context, o *Outcome)
+
+	prior  *state.Run // what Told says
+	fenced *Failure   // another controller has taken a host over
 }
 
-var errAborted = errors.New("stopped by the operator")
+var (
+	errAborted = errors.New("stopped by the operator")
+	errPaused  = errors.New("stopped by the operator: the run can be resumed")
+)
 
 // Outcome is how a run ended.
 type Outcome struct {
@@ -31,33 +42,60 @@ type Outcome struct {
 	Alerts  []string          // monitor rules that are breached and were not rolled back
 }
 
+func newOutcome() *Outcome {
+	return &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
+}
+
 // Execute runs all phases. It returns when every lane is committed, restored,
-// or has to be left to a person.
+// or has to be left to a person, or when the run is saved for later.
 func (r *Runner) Execute(ctx context.Context) *Outcome {
-	r.Run.log = r.Log
-	o := &Outcome{Lanes: map[string]state.Status{}, Systems: map[string]string{}}
-	if err := r.forward(ctx); err != nil {
-		o.Failure = AsFailure(err)
-		r.backward(context.WithoutCancel(ctx), o)
-	} else {
-		r.commit(ctx, o)
+	r.tell(ctx)
+	return r.execute(ctx)
+}
+
+func (r *Runner) execute(ctx context.Context) *Outcome {
+	err := r.forward(ctx)
+	ctx = context.WithoutCancel(ctx)
+	if err != nil {
+		return r.back(ctx, AsFailure(err))
 	}
-	return r.finish(context.WithoutCancel(ctx), o)
+	o := newOutcome()
+	r.commit(ctx, o)
+	return r.finish(ctx, o)
+}
+
+// back ends a run that failed: where that is what it means, by going back.
+func (r *Runner) back(ctx context.Context, f *Failure) *Outcome {
+	o := newOutcome()
+	o.Failure, o.Exit = f, f.Exit
+	if saved[o.Exit] == "" {
+		r.backward(ctx, o)
+	}
+	if saved[o.Exit] != "" {
+		return r.save(ctx, o)
+	}
+	return r.finish(ctx, o)
 }
 
 func (r *Runner) forward(ctx context.Context) error {
-	run := r.chain()
+	run, settled := r.chain(), r.settle()
 	r.state(state.Preparing)
 	for _, l := range r.Run.Lanes {
 		go func() { _, _ = l.agent(ctx) }() // a step that needs it waits for it, or sees the error again
 	}
 	for _, phase := range r.Run.Phases {
+		if !slices.ContainsFunc(phase.Steps, func(s Step) bool { return !settled[Key(phase.Name, s)] }) {
+			continue
+		}
 		start := time.Now()
 		if err := r.Log.Record(state.Record{Kind: state.PhaseStarted, Phase: phase.Name, Text: phase.Kind}, nil); err != nil {
 			return err
 		}
 		r.entered(phase.Kind)
 		for _, s := range phase.Steps {
+			if settled[Key(phase.Name, s)] {
+				continue
+			}
 			if err := r.stopped(ctx, phase.Kind); err != nil {
 				return err
 			}
@@ -86,8 +124,11 @@ func (r *Runner) entered(kind string) {
 // stopped tells whether the operator or the journal wants an end. A run that
 // monitors is committed already: to stop it is to end the watch, not to go back.
 func (r *Runner) stopped(ctx context.Context, kind string) error {
-	if kind != "monitor" && ended(r.Stop) || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return &Failure{Exit: ExitAborted, Err: errAborted}
+	}
+	if kind != "monitor" && ended(r.Stop) {
+		return &Failure{Exit: ExitInterrupted, Err: errPaused}
 	}
 	if err := r.Log.Broken(); err != nil {
 		return fmt.Errorf("the journal cannot be written, so the run stops here: %w", err)
@@ -97,6 +138,9 @@ func (r *Runner) stopped(ctx context.Context, kind string) error {
 
 func (r *Runner) env(phase string, s Step) *Env {
 	env := &Env{Run: r.Run, Phase: phase, Step: Key(phase, s), Stop: r.Stop}
+	if st := r.before(s, env.Step); st != nil {
+		env.Since = st.Started
+	}
 	if h := HostOf(s); h != "" {
 		env.Lane = r.Run.LaneOf(h)
 	}
@@ -152,13 +196,7 @@ func (r *Runner) commit(ctx context.Context, o *Outcome) {
 }
 
 func (r *Runner) finish(ctx context.Context, o *Outcome) *Outcome {
-	for _, l := range r.Run.Lanes {
-		if l.Status == "" {
-			l.Status = state.Untouched
-		}
-		o.Lanes[l.Name] = l.Status
-		o.Systems[l.Name] = running(l)
-	}
+	r.list(o)
 	if r.Finish != nil {
 		r.Finish(ctx, o)
 	}
@@ -167,10 +205,18 @@ func (r *Runner) finish(ctx context.Context, o *Outcome) *Outcome {
 		rec.Reason, rec.Hint = o.Failure.Error(), o.Failure.Hint
 	}
 	_ = r.Log.Record(rec, state.Finished{Outcome: o.Status, Exit: o.Exit, Lanes: o.Lanes, Systems: o.Systems})
+	r.flush(ctx)
 	for _, l := range r.Run.Lanes {
 		l.Drop()
 	}
 	return o
+}
+
+// list puts the lanes into an outcome.
+func (r *Runner) list(o *Outcome) {
+	for _, l := range r.Run.Lanes {
+		o.Lanes[l.Name], o.Systems[l.Name] = cmp.Or(l.Status, state.Untouched), running(l)
+	}
 }
 
 // running is what a lane's host runs now, as far as it is known.
@@ -180,7 +226,7 @@ func running(l *Lane) string {
 		return l.To.Out
 	case state.Restored:
 		return l.Current().System
-	case state.Untouched:
+	case state.Untouched, "":
 		return l.Seen.System
 	}
 	return ""

@@ -200,7 +200,10 @@ func intended(r *Run, rec Record) {
 	in := data[Intent](rec)
 	s.note(rec, StatusIntended)
 	s.Op, s.Class, s.Undo, s.Intent = in.Op, in.Class, in.Undo, rec.Seq
-	s.Started, s.Ended, s.Elapsed, s.Facts = rec.Time, time.Time{}, 0, nil
+	s.Ended, s.Elapsed, s.Facts = time.Time{}, 0, nil
+	if s.Started.IsZero() {
+		s.Started = rec.Time
+	}
 	r.phase(s.Phase).Status = StatusRunning
 	changes := in.Class != "read" && in.Class != "notify" // a class of a later version may
 	r.Changed = r.Changed || rec.Host != "" && changes

@@ -61,7 +61,7 @@ type StepState struct {
 	Class   string          `json:"class,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	Text    string          `json:"text,omitempty"`
-	Started time.Time       `json:"started,omitzero"`
+	Started time.Time       `json:"started,omitzero"` // of its first attempt
 	Ended   time.Time       `json:"ended,omitzero"`
 	Elapsed float64         `json:"elapsed,omitempty"`
 	Intent  uint64          `json:"intent,omitempty"` // number of the last intent: undo goes by it, downwards

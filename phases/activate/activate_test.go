@@ -106,6 +106,7 @@ func TestLock(t *testing.T) {
 		m.Handle(agent.OpLock, func(json.RawMessage) (any, error) {
 			return nil, &agent.Error{Code: "locked", Message: "this host is locked by you"}
 		})
+		env.Lane.Locked = false
 		if err := (lock{on}).Do(t.Context(), env); err == nil || err.Error() != "this host is locked by you" {
 			t.Errorf("got %v", err)
 		}
@@ -309,7 +310,7 @@ func TestTestStep(t *testing.T) {
 		{name: "killed", receipt: agent.Receipt{Code: 137, Signal: "KILL"}, want: "ended by signal KILL"},
 		{name: "too slow", receipt: agent.Receipt{Timeout: true}, want: "the activation did not end within 15m0s and was stopped"},
 		{name: "another system", system: phasetest.Old, want: "the host runs 0000000…-nixos-system-old after the activation"},
-		{name: "nobody knows", receipt: agent.Receipt{State: "lost"}, want: "nobody knows how deployer-r1-test-1.service ended"},
+		{name: "nobody knows", receipt: agent.Receipt{State: "lost"}, want: "nobody knows how it ended: the host has the start of deployer-r1-test-1.service, but not its end"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

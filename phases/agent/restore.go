@@ -32,8 +32,8 @@ func (a *agent) restoreStart(ctx context.Context, ref RunRef) (Receipt, error) {
 	last := lastRestore(s, ref.Run)
 	if last > 0 {
 		r, err := a.receipt(ctx, s, restoreUnit(ref.Run, last))
-		if err == nil && r.State == stateBegun {
-			return r, nil
+		if c := closingOf(s, ref.Run); err == nil && (r.State == stateBegun || c != nil && c.Outcome == "restored") {
+			return r, nil // it runs, or this round is over
 		}
 		if errors.Is(err, fs.ErrNotExist) { // asked for, never begun: the same number again
 			last--

@@ -35,6 +35,9 @@ type sign struct {
 	who, text string
 }
 
+// Class implements phases.Classer: who has signed is not asked again.
+func (sign) Class() phases.Class { return phases.Idempotent }
+
 func (s sign) Name() string { return fmt.Sprintf("sign-%d", s.n) }
 
 func (s sign) Plan(context.Context, *phases.Env) (phases.Change, error) {

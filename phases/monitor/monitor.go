@@ -53,6 +53,9 @@ type breach struct {
 
 func (w *watch) Do(ctx context.Context, env *phases.Env) error {
 	start := env.Now()
+	if !env.Since.IsZero() { // the days that it has been watched already count
+		start = env.Since
+	}
 	open := map[int]breach{}
 	looks := 0
 	for {

@@ -2,6 +2,7 @@ package validate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,6 +56,9 @@ func (profile) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, erro
 }
 
 func (profile) Do(ctx context.Context, env *phases.Env) error {
+	if err := foreign(ctx, env); err != nil {
+		return err
+	}
 	var out agent.Outcome
 	op := agent.Operation{Op: agent.DoProfile, Profile: systemProfile, System: env.Lane.To.Out}
 	if err := env.Lane.Call(ctx, agent.OpApply, op, &out); err != nil {
@@ -62,6 +66,23 @@ func (profile) Do(ctx context.Context, env *phases.Env) error {
 	}
 	env.Facts(out)
 	return failed(out)
+}
+
+// foreign holds the run where somebody else has set the profile under our lock:
+// neither to go on nor to go back would be right without a person.
+func foreign(ctx context.Context, env *phases.Env) error {
+	var now agent.Facts
+	if err := env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
+		return err
+	}
+	was, is := env.Lane.Current().Profile, now.Profile
+	if is.System == env.Lane.To.Out || is.System == was.System && is.Generation == was.Generation {
+		return nil
+	}
+	return &phases.Failure{Exit: phases.ExitWaiting,
+		Err:  fmt.Errorf("somebody else changed the profile during the run: generation %d was %s, now it is %d, %s", was.Generation, phases.ShortPath(was.System), is.Generation, phases.ShortPath(is.System)),
+		Hint: []string{"nix-env -p " + systemProfile + " --list-generations   # on the host"},
+	}
 }
 
 func failed(out agent.Outcome) error {
@@ -107,9 +128,12 @@ func (boot) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) 
 func (boot) Do(ctx context.Context, env *phases.Env) error {
 	l := env.Lane
 	rec, out, err := l.Do(ctx, env, agent.Job{
-		Unit: "deployer-" + env.ID + "-boot.service", Run: env.ID, Timeout: bootTimeout, Commit: true, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"},
+		Unit: fmt.Sprintf("deployer-%s-boot-%d.service", env.ID, max(env.Attempt, 1)), Run: env.ID, Timeout: bootTimeout, Commit: true, Env: []string{"NIXOS_INSTALL_BOOTLOADER=0"},
 		Args: []string{l.To.Out + "/bin/switch-to-configuration", "boot"},
 	})
+	if errors.Is(err, phases.ErrNoEnd) { // written again, it is as good
+		return phases.Retry{Reason: err.Error()}
+	}
 	if err != nil {
 		return err
 	}

@@ -371,6 +371,13 @@ func TestProfile(t *testing.T) {
 		if f := phases.AsFailure(profile{on}.Do(t.Context(), env)); f.Error() != "the profile is locked" || len(f.Hint) != 1 {
 			t.Errorf("got %+v", f)
 		}
+		m.With(func(w *phasetest.World) {
+			w.Facts.Profile = agent.Profile{Generation: 9, System: "/nix/store/of-somebody-else"}
+		})
+		f := phases.AsFailure(profile{on}.Do(t.Context(), env))
+		if f.Exit != phases.ExitWaiting || !strings.Contains(f.Error(), "somebody else changed the profile") {
+			t.Errorf("a foreign generation does not hold the run: %+v", f)
+		}
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 type asker struct {
 	*app
 	signs []string
+	run   string // that is saved if nobody signs
 	human *view.Human
 	in    *bufio.Reader // nil: standard input
 }
@@ -87,7 +88,7 @@ func (a *asker) Sign(ctx context.Context, who, text string) (string, error) {
 		return by + " (--sign)", nil
 	}
 	if !a.interactive() {
-		return "", &phases.Failure{Exit: phases.ExitUsage, Err: fmt.Errorf("%s has to sign %q and nobody can be asked", who, text), Hint: []string{a.again("--sign " + quote(who))}}
+		return "", &phases.Failure{Exit: phases.ExitWaiting, Err: fmt.Errorf("%s has to sign %q and nobody can be asked", who, text), Hint: []string{"deployer resume " + a.run + " --sign " + quote(who)}}
 	}
 	answer, err := a.line(ctx, fmt.Sprintf("%s: %s. Type your name to sign: ", who, text))
 	if err != nil {

@@ -41,10 +41,11 @@ func TestNobodyToAsk(t *testing.T) {
 	if f.Exit != phases.ExitUsage || f.Safe == "" || cmp.Diff(want, f.Hint) != "" {
 		t.Errorf("got %+v", f)
 	}
+	a.run = "r1"
 	_, err = a.Sign(t.Context(), "ops team", "Team notified")
 	f = phases.AsFailure(err)
-	want = []string{`deployer run production --reason "it's time" --sign 'ops team'`}
-	if f.Exit != phases.ExitUsage || cmp.Diff(want, f.Hint) != "" || !strings.Contains(f.Error(), `"Team notified"`) {
+	want = []string{`deployer resume r1 --sign 'ops team'`}
+	if f.Exit != phases.ExitWaiting || cmp.Diff(want, f.Hint) != "" || !strings.Contains(f.Error(), `"Team notified"`) {
 		t.Errorf("got %+v", f)
 	}
 }

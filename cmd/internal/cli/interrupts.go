@@ -15,7 +15,7 @@ import (
 
 // signals turns Ctrl-C into what it means now. While a run is planned and asked
 // about, nothing is changed yet: the first one ends it. Later: once, stop after
-// this step and go back; twice, go back now; three times, leave as it is. A
+// this step, to be resumed; twice, go back now; three times, leave as it is. A
 // rollback goes on whatever happens, until the third.
 type signals struct {
 	ctx  context.Context // over: do not go on, go back now
@@ -39,10 +39,10 @@ func leave(*signals)       { os.Exit(phases.ExitInterrupted) }
 func nothing(*signals)     {}
 
 var (
-	last      = reaction{"left; see where things stand with: deployer status", leave}
+	last      = reaction{"left, with hosts as they are. Go on with: deployer resume; go back with: deployer abort", leave}
 	asPlanned = []reaction{{"stopping; nothing was changed on any host", goBackNow}, last}
 	asRun     = []reaction{
-		{"stopping after this step; then every host goes back, or, where all is committed, the watch ends. Once more: go back now", func(s *signals) { close(s.stop) }},
+		{"stopping after this step; the run can be resumed, or is done if it only monitors. Once more: go back now", func(s *signals) { close(s.stop) }},
 		{"going back now; once more: leave, with hosts as they are", goBackNow},
 		last,
 	}

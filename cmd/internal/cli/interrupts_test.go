@@ -105,7 +105,7 @@ func (p *process) left(words ...string) {
 	if !errors.As(err, &exit) || exit.ExitCode() != phases.ExitInterrupted {
 		p.Errorf("ended with %v", err)
 	}
-	for _, w := range append(words, "deployer status") {
+	for _, w := range append(words, "deployer resume") {
 		if !strings.Contains(p.err.String(), w) {
 			p.Errorf("does not say %q:\n%s", w, &p.err)
 		}

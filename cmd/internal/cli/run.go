@@ -27,6 +27,7 @@ type runOptions struct {
 	jsonInto string
 	reason   string
 	signs    []string
+	noWait   bool
 }
 
 func (o *runOptions) planFlags(c *cobra.Command) {
@@ -62,6 +63,7 @@ func (a *app) runCmd() *cobra.Command {
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before the first change")
 	f.StringVar(&o.jsonInto, "json-into", "", "write every event to this file as JSON lines, too")
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
+	f.BoolVar(&o.noWait, "no-wait", false, "save the run and exit 4 where it would wait for a window")
 	f.StringArrayVar(&o.signs, "sign", nil, "sign gate items for WHO, or WHO=NAME; recorded")
 	return c
 }
@@ -122,7 +124,7 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 		return err
 	}
 	sig.begin(&asRun)
-	return a.execute(ctx, r, o, human, sig.stop)
+	return a.execute(ctx, r, o, ask, sig.stop)
 }
 
 // writable finds out before anything else whether a file can be written.
@@ -156,13 +158,14 @@ func (a *app) toErr() *view.Streams {
 }
 
 // execute runs a plan that was agreed to.
-func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, human *view.Human, stop <-chan struct{}) error {
-	s, err := a.open(ctx, r, human, o.jsonInto)
+func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, ask *asker, stop <-chan struct{}) error {
+	s, err := a.open(ctx, r, ask.human, o.jsonInto)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	human.Planned(r.Plan)
+	ask.run = r.ID
+	ask.human.Planned(r.Plan)
 	created := state.Created{
 		Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Revision: r.Revision, Vars: r.Runbook.Vars,
 		Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL(),
@@ -170,12 +173,12 @@ func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, human *
 	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
 		return err
 	}
-	if r.Project.Snapshots != nil && len(r.Project.Snapshots.Subvolumes) > 0 {
+	if hasSnapshots(r) {
 		sn := newSnapshots(ctx, r)
 		defer sn.Close()
 		r.Snapshots = sn
 	}
-	runner := &phases.Runner{Run: r, Log: s.log, Stop: stop, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	runner := &phases.Runner{Run: r, Log: s.log, Stop: stop, NoWait: a.noWait(o.noWait), Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
 	return a.ended(s, runner.Execute(ctx), r)
 }
 
@@ -201,14 +204,29 @@ func (a *app) ended(s *session, out *phases.Outcome, r *phases.Run) error {
 type session struct {
 	log     *phases.Log
 	human   *view.Human
+	held    *state.Lease
 	started time.Time
 	closers []func()
+}
+
+// lease makes this process the one that works on a run.
+func (s *session) lease(dir *state.RunDir, takeOver bool) (err error) {
+	var held *state.Held
+	s.held, err = dir.Lease(takeOver)
+	if errors.As(err, &held) {
+		return &phases.Failure{Exit: phases.ExitWaiting, Err: err, Hint: []string{"deployer status", "# to take over from it: --take-over"}}
+	}
+	if err == nil {
+		s.closers = append(s.closers, func() { _ = s.held.Release() })
+	}
+	return err
 }
 
 func (s *session) close() {
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		s.closers[i]()
 	}
+	s.closers = nil
 }
 
 // open makes the run's folder, lease, journal and log.
@@ -263,22 +281,25 @@ func past(store *state.Store) func(run, host string) state.Status {
 // record takes the run's lease and starts its journal, log and views.
 func (a *app) record(ctx context.Context, s *session, r *phases.Run, jsonInto string) error {
 	r.ID = r.Dir.ID
-	lease, err := r.Dir.Lease(false)
-	if err != nil {
+	if err := s.lease(r.Dir, false); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, func() { _ = lease.Release() })
 	if r.Plan != nil {
-		if err = state.WriteFile(r.Dir.PlanPath(), mustJSON(r.Plan)); err != nil {
+		if err := state.WriteFile(r.Dir.PlanPath(), mustJSON(r.Plan)); err != nil {
 			return err
 		}
 	}
-	journal, err := state.Create(r.Dir.Path, lease)
+	journal, err := state.Create(r.Dir.Path, s.held)
 	if err != nil {
 		return err
 	}
+	return a.logTo(ctx, s, r, journal, jsonInto)
+}
+
+// logTo makes the run's log and views over its journal.
+func (a *app) logTo(ctx context.Context, s *session, r *phases.Run, journal *state.Journal, jsonInto string) error {
 	s.closers = append(s.closers, func() { _ = journal.Close() })
-	if err = journal.Redact(secretValues(ctx, r.Project)...); err != nil {
+	if err := journal.Redact(secretValues(ctx, r.Project)...); err != nil {
 		return err
 	}
 	log, closeLog, err := a.logger(r.Dir)

@@ -184,6 +184,10 @@ func outcomes(s *Streams) {
 		end(&phases.Outcome{Exit: exit, Status: state.Failed, Failure: failed(exit, "deployer plan production"), Lanes: lanes(state.Untouched, state.Untouched), Systems: systems(oldSystem)}, e)
 	}
 	end(&phases.Outcome{Exit: phases.ExitRolledBack, Status: state.RolledBack, Failure: failed(20, "curl -si https://web.example.net/healthz"), Lanes: lanes(state.Restored, state.Restored), Systems: systems(oldSystem)}, e)
+	end(&phases.Outcome{Exit: phases.ExitByHost, Status: state.ByHost, Failure: &phases.Failure{Exit: 1, Host: "production", Err: errors.New("the guard decided at 03:12:44 to go back")}, Lanes: lanes(state.Restored, state.Restored), Systems: systems(oldSystem)}, e)
+	paused := &phases.Failure{Exit: 130, Err: errors.New("stopped by the operator: the run can be resumed"), Output: []string{"production: its guard goes back by itself in 2m31s"}}
+	end(&phases.Outcome{Exit: phases.ExitInterrupted, Status: state.Interrupted, Failure: paused, Lanes: lanes(state.Changing, state.Changing)}, e)
+	end(&phases.Outcome{Exit: phases.ExitFenced, Status: state.Interrupted, Failure: failed(6), Lanes: lanes(state.Changing, state.Changing)}, e)
 	end(&phases.Outcome{Exit: phases.ExitAborted, Status: state.RolledBack, Failure: &phases.Failure{Exit: 22, Err: errors.New("stopped by the operator")}, Lanes: lanes(state.Restored, state.Untouched), Systems: systems(oldSystem)}, e)
 	end(&phases.Outcome{Exit: phases.ExitMixed, Status: state.RolledBack, Failure: failed(25), Lanes: lanes(state.Committed, state.Restored), Systems: map[string]string{"staging": newSystem, "production": oldSystem}}, e)
 	alert := &phases.Failure{Exit: 26, Err: errors.New("1 monitor rule(s) breached"), Output: []string{"/nix/store: 91 percent used, want used_percent <= 90"}, Hint: []string{"deployer rollback " + runID}}

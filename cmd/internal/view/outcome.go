@@ -105,11 +105,17 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 		}
 		return s.style(green, "Done") + ": run " + e.Run + " is committed" + took + "."
 	case phases.ExitWaiting:
-		return s.style(yellow, "Not started") + ": a host is locked, nothing was changed on any host" + took + "."
+		return s.style(yellow, "Waiting") + ": run " + e.Run + " is saved" + took + "."
+	case phases.ExitInterrupted:
+		return s.style(yellow, "Interrupted") + ": run " + e.Run + " is saved, the hosts are as listed" + took + "."
+	case phases.ExitFenced:
+		return s.style(yellow, "Fenced out") + ": another process has taken over run " + e.Run + took + "."
 	case phases.ExitRefused:
 		return s.style(yellow, "Refused") + ": nothing was changed on any host" + took + "."
 	case phases.ExitRolledBack:
 		return s.style(yellow, "Rolled back") + ": every host is what it was before, verified" + took + ".\nSnapshots and logs are kept."
+	case phases.ExitByHost:
+		return s.style(yellow, "Rolled back by the host's guard") + ": every host is as before, verified" + took + "."
 	case phases.ExitAborted:
 		return s.style(yellow, "Stopped") + " by the operator: every host is what it was before" + took + "."
 	case phases.ExitMixed:
@@ -164,6 +170,10 @@ func after(o *phases.Outcome, e Ended) []string {
 		return []string{"deployer show " + e.Run, "deployer rollback " + e.Run + "   # once the cause is mended"}
 	case phases.ExitUnknown:
 		return []string{"deployer rollback " + e.Run + "   # when the host answers again", "deployer status"}
+	case phases.ExitFenced:
+		return []string{"deployer status"}
+	case phases.ExitWaiting, phases.ExitInterrupted:
+		return []string{"deployer resume " + e.Run + "   # go on", "deployer abort " + e.Run + "   # go back"}
 	}
 	return []string{"deployer show " + e.Run, "deployer logs " + e.Run}
 }
