@@ -38,6 +38,7 @@ type controller struct {
 	stopped chan struct{} // closed when it is paused
 	lease   *state.Lease
 	papers  []*paper
+	out     *phases.Outcome // how it ended
 }
 
 const runID = "r1"
@@ -57,6 +58,7 @@ func (c *controller) kill(cut cut) {
 		return
 	}
 	close(c.killed)
+	c.wake()
 	for _, m := range c.w.machines {
 		c.w.mu.Lock()
 		conns := m.link.conns
@@ -82,7 +84,9 @@ func (c *controller) kill(cut cut) {
 	}
 }
 
-// pause is SIGSTOP: nothing leaves it or comes to it until it is woken.
+// pause is SIGSTOP: nothing leaves it or comes to it until it is woken. (Its
+// goroutines go on to where they wait for that: a bubble's time stands still
+// while one of them waits for a mutex that another one has.)
 func (c *controller) pause() {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
@@ -99,6 +103,12 @@ func (c *controller) wake() {
 		c.awake = true
 		close(c.paused)
 	}
+}
+
+func (c *controller) isPaused() bool {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.paused != nil && !c.awake
 }
 
 func (c *controller) hold() {
@@ -163,11 +173,9 @@ var shipped = sync.OnceValue(func() *runbooks.Runbook {
 })
 
 // open makes the run's folder, its lease and its journal.
-func (c *controller) open(r *phases.Run) *phases.Log { return c.openAs(r, runID) }
-
-func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
+func (c *controller) open(r *phases.Run, id string) *phases.Log {
 	r.ID = id
-	r.Dir = &state.RunDir{ID: id, Path: filepath.Join(c.w.dir, "store", id)}
+	r.Dir = c.w.runDir(id)
 	check(os.MkdirAll(r.Dir.OutputDir(), 0o700))
 	check(os.WriteFile(filepath.Join(r.Dir.Path, "ballast"), nil, 0o600)) // a real one takes its time
 	lease, err := r.Dir.Lease(true)
@@ -177,32 +185,44 @@ func (c *controller) openAs(r *phases.Run, id string) *phases.Log {
 	}
 	j, err := state.Create(r.Dir.Path, lease)
 	check(err)
-	return &phases.Log{Run: r.ID, Journal: c.wrap(j, filepath.Join(r.Dir.Path, "journal.jsonl"))}
+	return &phases.Log{Run: r.ID, Journal: c.wrap(j)}
 }
 
-// execute is `deployer run`. It gives nil when the controller was killed.
-func (c *controller) execute() *phases.Outcome {
+func (w *world) runDir(id string) *state.RunDir {
+	return &state.RunDir{ID: id, Path: filepath.Join(w.dir, "store", id)}
+}
+
+// does runs the controller to its end, or to the moment when it is killed or
+// paused: nil.
+func (c *controller) does(work func() *phases.Outcome) *phases.Outcome {
 	done := make(chan *phases.Outcome, 1)
 	go func() {
-		r := c.run()
-		if _, err := r.MakePlan(c.ctx, &phases.Log{}); err != nil {
-			c.w.fail("no plan: %v", err)
-			done <- nil
-			return
-		}
-		runner := &phases.Runner{Run: r, Log: c.open(r), Stop: c.stop}
-		created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Hosts: []string{"staging", "production"}, By: r.Owner}
-		_ = runner.Log.Record(state.Record{Kind: state.RunCreated}, created)
-		done <- runner.Execute(c.ctx)
+		o := work()
+		c.w.mu.Lock()
+		c.out = o
+		c.w.mu.Unlock()
+		done <- o
 	}()
 	select {
 	case o := <-done:
 		return o
 	case <-c.killed:
-		return nil
 	case <-c.stopped:
-		return nil
 	}
+	return nil
+}
+
+// execute is `deployer run`.
+func (c *controller) execute() *phases.Outcome {
+	r := c.run()
+	if _, err := r.MakePlan(c.ctx, &phases.Log{}); err != nil {
+		return failed(err)
+	}
+	c.w.plan0 = r.Plan
+	runner := &phases.Runner{Run: r, Log: c.open(r, runID), Stop: c.stop}
+	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Hosts: []string{"staging", "production"}, By: r.Owner}
+	_ = runner.Log.Record(state.Record{Kind: state.RunCreated}, created)
+	return runner.Execute(c.ctx)
 }
 
 // localhost answers the commands that a controller runs on its own machine.
@@ -250,6 +270,7 @@ func (l localhost) copy(cmd host.Command) (host.Result, error) {
 				continue
 			}
 			l.c.w.point(m.name+" link", "copy", nil)
+			l.c.hold()
 			l.c.w.mu.Lock()
 			reachable := m.up && !time.Now().Before(m.link.until)
 			l.c.w.mu.Unlock()

@@ -208,6 +208,9 @@ func (m mount) Rename(from, to string) error {
 		return m.at(to, func(dst *inode, name string) error {
 			delete(src.entries, base)
 			dst.entries[name] = n
+			if to == "holder.json" {
+				m.p.m.took(m.p, n.data)
+			}
 			return nil
 		})()
 	}))

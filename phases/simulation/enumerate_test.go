@@ -33,6 +33,7 @@ func crashes(point string) (list []crash) {
 		add("controller").host = ""
 	case part == "link":
 		add("controller").host = ""
+		add("pause").host = ""
 		add("link")
 		add("link").away = 10 * time.Minute
 		if strings.HasPrefix(rest, "send") {
@@ -51,11 +52,7 @@ func crashes(point string) (list []crash) {
 }
 
 // each plays many worlds, on all cores.
-func each(t *testing.T, s *scenario, plans [][]crash, see func(result)) {
-	eachWith(t, s, nil, plans, see)
-}
-
-func eachWith(t *testing.T, s *scenario, prepare func(*world), plans [][]crash, see func(result)) {
+func each(t *testing.T, s *scenario, how recovery, prepare func(*world), plans [][]crash, see func(result)) {
 	var mu sync.Mutex
 	next := 0
 	t.Run("worlds", func(t *testing.T) {
@@ -70,7 +67,7 @@ func eachWith(t *testing.T, s *scenario, prepare func(*world), plans [][]crash, 
 					if i >= len(plans) {
 						return
 					}
-					r := playWith(t, s, prepare, plans[i])
+					r := play(t, s, how, prepare, plans[i]...)
 					mu.Lock()
 					see(r)
 					mu.Unlock()
@@ -80,36 +77,66 @@ func eachWith(t *testing.T, s *scenario, prepare func(*world), plans [][]crash, 
 	})
 }
 
-func TestSingles(t *testing.T) {
+func recording(w *world) { w.record = true }
+
+// classes are the unlike ones of what was found: all that is alike is one case.
+type classes map[likeness]int
+
+func (seen classes) unlike(before []crash, found []candidate) (plans [][]crash) {
+	for _, c := range found {
+		if seen[c.like]++; seen[c.like] == 1 {
+			plans = append(plans, append(slices.Clone(before), c.crash))
+		}
+	}
+	return plans
+}
+
+// tally counts how worlds ended.
+type tally struct {
+	t                   *testing.T
+	ends                map[string]int
+	played, missed, bad int
+}
+
+func (y *tally) see(r result) {
+	y.played++
+	y.ends[fmt.Sprintf("exit %d, staging %s, production %s", r.exit, r.hosts["staging"], r.hosts["production"])]++
+	if r.missed {
+		y.missed++
+	}
+	if len(r.wrong) > 0 {
+		if y.bad++; y.bad < 6 {
+			y.t.Errorf("\n%s", r)
+		}
+	}
+}
+
+func (y *tally) print() {
+	for _, e := range slices.Sorted(maps.Keys(y.ends)) {
+		y.t.Logf("%6d  %s", y.ends[e], e)
+	}
+}
+
+func TestCrashes(t *testing.T) {
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			start := time.Now()
-			base := play(t, s)
-			if len(base.wrong) > 0 {
+			base := play(t, s, resume, recording)
+			if len(base.wrong) > 0 || base.exit != s.exit {
 				t.Fatalf("before anything is killed:\n%s", base)
 			}
-			var plans [][]crash
-			for _, p := range base.trace {
-				for _, k := range crashes(p) {
-					plans = append(plans, []crash{k})
-				}
-			}
-			bad, missed, ends := 0, 0, map[string]int{}
-			each(t, s, plans, func(r result) {
-				ends[fmt.Sprintf("exit %d, staging %s, production %s", r.exit, r.hosts["staging"], r.hosts["production"])]++
-				if r.missed {
-					missed++
-				}
-				if len(r.wrong) > 0 {
-					if bad++; bad < 6 {
-						t.Errorf("\n%s", r)
-					}
-				}
+			y := &tally{t: t, ends: map[string]int{}}
+			seen := classes{}
+			first := seen.unlike(nil, base.found)
+			var second [][]crash
+			pairs := 0
+			each(t, s, resume, recording, first, func(r result) {
+				y.see(r)
+				pairs += len(r.found)
+				second = append(second, seen.unlike(r.plan, r.found)...)
 			})
-			t.Logf("%d points, %d cases, %d missed, %d wrong, %s", len(base.trace), len(plans), missed, bad, time.Since(start).Round(time.Millisecond))
-			for _, e := range slices.Sorted(maps.Keys(ends)) {
-				t.Logf("%5d  %s", ends[e], e)
-			}
+			t.Logf("%d points, %d single crashes, %d unlike; %d pairs, %d unlike; %d missed, %d wrong; %s", len(base.trace), len(base.found), len(first), pairs, len(second), y.missed, y.bad, time.Since(start).Round(time.Millisecond))
+			y.print()
 		})
 	}
 }

@@ -35,18 +35,17 @@ func (j journal) Append(rec *state.Record) error {
 // more from a controller that is dead.
 type paper struct {
 	state.File
-	c    *controller
-	path string
+	c *controller
 
 	mu             sync.Mutex
 	length, synced int64
 }
 
-func (c *controller) wrap(j *state.Journal, path string) journal {
-	info, err := os.Stat(path)
-	check(err)
+func (c *controller) wrap(j *state.Journal) journal {
 	j.Wrap(func(f state.File) state.File {
-		p := &paper{File: f, c: c, path: path, length: info.Size(), synced: info.Size()}
+		info, err := f.(*os.File).Stat()
+		check(err)
+		p := &paper{File: f, c: c, length: info.Size(), synced: info.Size()}
 		c.papers = append(c.papers, p)
 		return p
 	})

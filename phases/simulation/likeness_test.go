@@ -169,7 +169,7 @@ func (w *world) like(k crash, p *process) likeness {
 	w.mu.Unlock()
 	dying := func(q *process) bool { return false }
 	switch k.what {
-	case "controller":
+	case "controller", "pause":
 		dying = func(q *process) bool { return q.by == c && q.name == "serve" }
 		where = text("dead")
 	case "process":

@@ -236,7 +236,9 @@ func (s *session) send(line []byte, in io.Writer) error {
 	s.ops[req.ID] = req.Op
 	s.mu.Unlock()
 	s.c.point("send " + req.Op)
-	s.c.c.hold()
+	if req.Op != agent.OpHello { // its caller has a mutex
+		s.c.c.hold()
+	}
 	if err := s.c.gone(); err != nil {
 		return err
 	}
@@ -251,13 +253,12 @@ func (s *session) reply(line []byte, out io.Writer) error {
 	op := s.ops[res.ID]
 	delete(s.ops, res.ID)
 	s.mu.Unlock()
-	if op == agent.OpLock && res.Error == nil {
-		s.c.l.m.registered(s.c.c)
-	}
 	if s.p.alive() == nil {
 		s.c.point("reply " + op)
 	}
-	s.c.c.hold()
+	if op != agent.OpHello {
+		s.c.c.hold()
+	}
 	if err := s.c.gone(); err != nil {
 		return err
 	}

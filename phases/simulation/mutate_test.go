@@ -42,7 +42,7 @@ func (w *world) syncs(what, name string) bool {
 }
 
 func TestSites(t *testing.T) {
-	r := playWith(t, scenarios[1], func(w *world) { w.sites = map[string]int{} }, nil)
+	r := play(t, scenarios[1], resume, func(w *world) { w.sites = map[string]int{} })
 	for _, s := range slices.Sorted(maps.Keys(r.sites)) {
 		t.Log(s, r.sites[s])
 	}

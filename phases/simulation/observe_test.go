@@ -1,8 +1,11 @@
 package simulation
 
 import (
+	"encoding/json"
 	"path"
 	"strings"
+
+	"github.com/hbohlen/deployer/phases/agent"
 )
 
 // What must not happen on a host, whatever was killed, seen where it happens.
@@ -30,6 +33,7 @@ func (m *machine) linked(p *process, name string, data []byte) {
 	switch base := path.Base(name); {
 	case base == "receipt.json":
 		p.began = true
+		p.stale = p.stale || p.by != nil && p.by != m.writer
 	case strings.HasPrefix(base, "decision-") && strings.Contains(string(data), "restoring"):
 		for q := range m.procs {
 			q.late = q.late || !q.began
@@ -37,8 +41,8 @@ func (m *machine) linked(p *process, name string, data []byte) {
 	}
 }
 
-// goesBack tells whether it is decided that the host goes back.
-func (m *machine) goesBack() bool {
+// decided tells whether a decision on the host's disk says so.
+func (m *machine) decided(what string) bool {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
 	runs := m.disk.find("runs")
@@ -47,7 +51,7 @@ func (m *machine) goesBack() bool {
 	}
 	for _, run := range runs.entries {
 		for name, n := range run.entries {
-			if strings.HasPrefix(name, "decision-") && strings.Contains(string(n.data), "restoring") {
+			if strings.HasPrefix(name, "decision-") && strings.Contains(string(n.data), what) {
 				return true
 			}
 		}
@@ -55,13 +59,21 @@ func (m *machine) goesBack() bool {
 	return false
 }
 
+// took sees who becomes the writer of the host.
+func (m *machine) took(p *process, holder []byte) {
+	var h agent.Holder
+	if json.Unmarshal(holder, &h) == nil && h.Run != "" && p.by != nil {
+		m.registered(p.by)
+	}
+}
+
 // effect is something that changes the host; forward: to the new system.
 func (m *machine) effect(p *process, forward bool, what string) {
-	back := forward && m.goesBack()
+	back := forward && m.decided("restoring")
 	m.w.mu.Lock()
 	unit := p.unit + " " + what
 	m.ran[unit]++
-	times, stale, late := m.ran[unit], p.stale, p.late || p.unit == ""
+	times, stale, late := m.ran[unit], p.stale || p.unit == "" && p.by != nil && p.by != m.writer, p.late || p.unit == ""
 	m.w.mu.Unlock()
 	if stale {
 		m.w.fail("%s: %s by a controller that was taken over from (%s)", m.name, what, p.name)

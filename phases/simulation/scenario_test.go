@@ -1,26 +1,25 @@
 package simulation
 
-import (
-	"os"
-	"testing"
-	"testing/synctest"
-	"time"
-)
+import "os"
 
 // scenario is one story, before anything is killed.
 type scenario struct {
-	name       string
-	staging    behaviour
-	production behaviour
-	abortAt    string // the point at which the operator stops
+	name            string
+	staging         behaviour
+	production      behaviour
+	abortAt, stopAt string // the point at which the operator aborts, or leaves
+	exit            int
 }
 
+const validates = "controller: journal step.intent validate/contact@production #1"
+
 var scenarios = []*scenario{
-	{name: "success"},
-	{name: "failing validation", production: behaviour{sick: true}},
-	{name: "failing activation", production: behaviour{breaks: true}},
-	{name: "failing undo", production: behaviour{sick: true, stuck: true}},
-	{name: "operator abort", abortAt: "controller: journal step.intent validate/contact@production #1"},
+	{name: "success", staging: behaviour{module: true}, production: behaviour{module: true}},
+	{name: "failing validation", staging: behaviour{module: true}, production: behaviour{module: true, sick: true}, exit: 20},
+	{name: "failing activation", production: behaviour{breaks: true}, exit: 20}, // without the module
+	{name: "failing undo", staging: behaviour{module: true}, production: behaviour{module: true, sick: true, stuck: true}, exit: 30},
+	{name: "operator abort", staging: behaviour{module: true}, production: behaviour{module: true}, abortAt: validates, exit: 22},
+	{name: "operator leaves", staging: behaviour{module: true}, production: behaviour{module: true}, stopAt: validates},
 }
 
 func newWorld(s *scenario, plan []crash) *world {
@@ -29,34 +28,4 @@ func newWorld(s *scenario, plan []crash) *world {
 	w := &world{dir: dir, scenario: s, count: map[string]int{}, plan: plan}
 	w.machines = []*machine{newMachine(w, "staging", dir+"/staging", s.staging), newMachine(w, "production", dir+"/production", s.production)}
 	return w
-}
-
-func TestBaseline(t *testing.T) {
-	for _, s := range scenarios {
-		t.Run(s.name, func(t *testing.T) {
-			start := time.Now()
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(s, nil)
-				defer os.RemoveAll(w.dir)
-				o := w.start().execute()
-				if o != nil {
-					t.Logf("exit %d %v %v", o.Exit, o.Failure, o.Lanes)
-				}
-				for _, m := range w.machines {
-					t.Logf("%s: runs %s, boots %s, mixed %q", m.name, m.readlink("/run/current-system"), m.entrySystem(m.defaultEntry()), m.mixed)
-				}
-				w.end()
-				t.Log(w.wrong, len(w.trace))
-				for _, l := range w.logs {
-					t.Log(l)
-				}
-				if testing.Verbose() && s.name == "success" {
-					for _, p := range w.trace {
-						t.Log(p)
-					}
-				}
-			})
-			t.Log(time.Since(start))
-		})
-	}
 }

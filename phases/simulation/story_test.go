@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,20 +12,6 @@ import (
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/state"
 )
-
-// story plays a scenario to its end: the run, and recovery as often as it takes.
-func (w *world) story() *phases.Outcome {
-	o := w.start().execute()
-	for range 8 {
-		if o != nil && o.Exit != phases.ExitUnknown && o.Exit != phases.ExitInterrupted {
-			break
-		}
-		w.controller().kill("") // or it has ended by itself
-		time.Sleep(20 * time.Second)
-		o = w.start().recover()
-	}
-	return o
-}
 
 // settles is the time after which no host does anything by itself any more.
 const settles = time.Hour
@@ -42,19 +29,18 @@ type result struct {
 	sites  map[string]int
 }
 
-func play(t *testing.T, s *scenario, plan ...crash) (r result) { return playWith(t, s, nil, plan) }
-
-func playWith(t *testing.T, s *scenario, prepare func(*world), plan []crash) (r result) {
+func play(t *testing.T, s *scenario, how recovery, prepare func(*world), plan ...crash) (r result) {
 	synctest.Test(t, func(*testing.T) {
 		w := newWorld(s, plan)
 		defer os.RemoveAll(w.dir)
 		if prepare != nil {
 			prepare(w)
 		}
-		o := w.story()
+		o := w.story(how)
 		w.controller().kill("") // it has ended
 		time.Sleep(settles)
-		r = w.judge(o)
+		w.checkOld()
+		r = w.judge(o, how)
 		r.plan = plan
 		w.end()
 	})
@@ -89,36 +75,68 @@ func (m *machine) resolveProfile() string {
 }
 
 // judge is the oracle.
-func (w *world) judge(o *phases.Outcome) result {
-	r := result{hosts: map[string]string{}}
-	if o == nil {
-		w.fail("the run never came to an end")
-		o = &phases.Outcome{Exit: -1}
-	}
-	r.exit = o.Exit
+func (w *world) judge(o *phases.Outcome, how recovery) result {
+	r := result{hosts: map[string]string{}, exit: -1, missed: len(w.plan) > 0}
 	for _, m := range w.machines {
-		is := m.is()
-		r.hosts[m.name] = is
-		switch status := o.Lanes[m.name]; {
-		case status == state.Stuck && o.Exit == phases.ExitStuck, status == state.OutOfReach && o.Exit == phases.ExitUnknown:
-		case is != "old" && is != "new":
-			w.fail("%s is %s, and the run ended with %d", m.name, is, o.Exit)
-		case status == state.Committed && is != "new", status == state.Restored && is != "old", status == state.Untouched && is != "old":
-			w.fail("%s is %s, but the run says %s", m.name, is, status)
-		case o.Exit == phases.ExitOK && o.Status == state.Succeeded && is != "new":
-			w.fail("%s is %s, and the run succeeded", m.name, is)
-		}
+		r.hosts[m.name] = m.is()
 	}
-	w.agrees(o)
-	r.missed = len(w.plan) > 0
+	switch {
+	case o != nil:
+		r.exit = o.Exit
+		w.asSaid(o, r.hosts)
+		w.agrees(o)
+	case how == nobody:
+		w.leftAlone()
+	default:
+		w.fail("the run never came to an end")
+	}
 	r.wrong, r.trace, r.logs, r.found, r.sites = w.wrong, w.trace, w.logs, w.found, w.sites
 	return r
 }
 
+// asSaid compares the hosts with what the run says of them.
+func (w *world) asSaid(o *phases.Outcome, hosts map[string]string) {
+	for name, is := range hosts {
+		switch status := o.Lanes[name]; {
+		case status == state.Stuck && o.Exit == phases.ExitStuck && w.machine(name).behave.stuck, status == state.OutOfReach && o.Exit == phases.ExitUnknown:
+		case status == state.Stuck:
+			w.fail("%s is stuck, and is %s, though it could go back", name, is)
+		case is != "old" && is != "new":
+			w.fail("%s is %s, and the run ended with %d", name, is, o.Exit)
+		case status == state.Committed && is != "new", status == state.Restored && is != "old", status == state.Untouched && is != "old":
+			w.fail("%s is %s, but the run says %s", name, is, status)
+		case o.Status == state.Succeeded && is != "new":
+			w.fail("%s is %s, and the run succeeded", name, is)
+		}
+	}
+	if exits[o.Status] != nil && !slices.Contains(exits[o.Status], o.Exit) {
+		w.fail("exit %d, but the run is %s", o.Exit, o.Status)
+	}
+}
+
+// exits are those that an outcome may have.
+var exits = map[state.Status][]int{
+	state.Succeeded: {0, 26}, state.RolledBack: {0, 20, 22}, state.ByHost: {0, 21}, state.Stuck: {30}, state.OutOfReach: {31},
+}
+
+// leftAlone is the oracle of hosts that nobody comes back to: what was decided
+// is what they are, without a decision they are old.
+func (w *world) leftAlone() {
+	for _, m := range w.machines {
+		want := "old"
+		if m.decided("confirmed") && !m.decided("restoring") {
+			want = "new"
+		}
+		if is := m.is(); is != want && !m.behave.stuck {
+			w.fail("%s is %s, left alone it should be %s", m.name, is, want)
+		}
+	}
+}
+
 // agrees compares the outcome with the record.
 func (w *world) agrees(o *phases.Outcome) {
-	row, ok := w.past()
-	if !ok || row.Exit == nil || w.tries > 0 {
+	row := w.past()
+	if row == nil || row.Exit == nil || w.tries > 0 {
 		return
 	}
 	if *row.Exit != o.Exit {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hbohlen/deployer/phases"
 )
 
 // world is two hosts, the ways to them, and a controller.
@@ -23,6 +25,8 @@ type world struct {
 	drop  string         // mutation: the syncs that are left out, by the start of their label
 	sites map[string]int // counts the syncs, unless it is nil
 	now   *controller
+	old   *controller  // one that was paused, and taken over from
+	plan0 *phases.Plan // what the run is to do
 	tries int
 	gone  bool // the plugin died
 
@@ -91,8 +95,11 @@ func (w *world) point(who, label string, p *process) {
 		w.plan = w.plan[1:]
 	}
 	w.mu.Unlock()
-	if name == w.scenario.abortAt {
+	switch name {
+	case w.scenario.stopAt:
 		close(w.now.stop)
+	case w.scenario.abortAt:
+		w.now.cancel()
 	}
 	if w.record && len(w.plan) == 0 && k == nil {
 		for _, c := range crashes(name) {
@@ -109,6 +116,8 @@ func (w *world) kill(k crash, p *process) {
 	switch k.what {
 	case "controller":
 		w.controller().kill(k.cut)
+	case "pause":
+		w.controller().pause()
 	case "power":
 		w.machine(k.host).crash(k.cut)
 	case "link":
