@@ -2,16 +2,6 @@ package state
 
 import "time"
 
-// File is what a journal writes to.
-type File = file
-
-// ForTestWrap puts a file of the test's between the journal and its own.
-func ForTestWrap(j *Journal, wrap func(File) File) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.f = wrap(j.f)
-}
-
 // ForTestClock sets the clock of the package.
 func ForTestClock(clock func() time.Time) (restore func()) {
 	old := now

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// file is what the journal needs of *os.File.
-type file interface {
+// File is what the journal needs of *os.File.
+type File interface {
 	io.WriteCloser
 	Sync() error
 	Truncate(size int64) error
@@ -22,7 +22,7 @@ type file interface {
 // appends that come while an fsync is under way share the next one.
 type Journal struct {
 	dir   string
-	f     file
+	f     File
 	lease *Lease // nil: nobody else can know the run
 
 	mu       sync.Mutex
@@ -37,10 +37,18 @@ type Journal struct {
 	err      error // the first one that ended this journal
 }
 
-func newJournal(dir string, f file, lease *Lease, c chain, size int64) *Journal {
+func newJournal(dir string, f File, lease *Lease, c chain, size int64) *Journal {
 	j := &Journal{dir: dir, f: f, lease: lease, chain: c, end: size, synced: size}
 	j.flushed = sync.NewCond(&j.mu)
 	return j
+}
+
+// Wrap puts another file between the journal and its own: a disk that fails, or
+// that forgets what was not synced.
+func (j *Journal) Wrap(wrap func(File) File) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.f = wrap(j.f)
 }
 
 // Append writes rec and returns when it is durable. It fills V, Seq, Epoch and

@@ -59,7 +59,7 @@ func wrapped(t testing.TB) (*state.Journal, string, *disk) {
 	t.Helper()
 	j, dir := create(t)
 	d := &disk{}
-	state.ForTestWrap(j, func(f state.File) state.File { d.File = f; return d })
+	j.Wrap(func(f state.File) state.File { d.File = f; return d })
 	return j, dir, d
 }
 

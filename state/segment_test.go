@@ -71,7 +71,7 @@ func TestLateRecordsDoNotCount(t *testing.T) {
 	var young *state.Journal
 	late := func(journal *state.Journal, text string) {
 		t.Helper()
-		state.ForTestWrap(journal, func(f state.File) state.File {
+		journal.Wrap(func(f state.File) state.File {
 			return &disk{File: f, onWrite: func([]byte) (int, error) {
 				young, _ = goOn(t, d, true)
 				return 0, nil
@@ -113,7 +113,7 @@ func TestSegmentThatNobodySawDoesNotCount(t *testing.T) {
 	young, _, err := state.Open(d.Path, second)
 	must(t, err)
 	defer young.Close()
-	state.ForTestWrap(young, func(f state.File) state.File {
+	young.Wrap(func(f state.File) state.File {
 		return &disk{File: f, onWrite: func([]byte) (int, error) {
 			third, _ := goOn(t, d, true)
 			note(t, third, "c")
@@ -132,7 +132,7 @@ func TestSegmentGoesOnFromALineNotFromANumber(t *testing.T) {
 	note(t, j, "a")
 	var second, third *state.Journal
 	during := func(j *state.Journal, young **state.Journal) {
-		state.ForTestWrap(j, func(f state.File) state.File {
+		j.Wrap(func(f state.File) state.File {
 			return &disk{File: f, onWrite: func([]byte) (int, error) {
 				*young, _ = goOn(t, d, true)
 				return 0, nil
@@ -154,7 +154,7 @@ func TestFencedProcessRewritesNothing(t *testing.T) {
 	note(t, j, "a")
 	var young *state.Journal
 	full := &disk{}
-	state.ForTestWrap(j, func(f state.File) state.File { full.File = f; return full })
+	j.Wrap(func(f state.File) state.File { full.File = f; return full })
 	full.onSync = func() error {
 		young, _ = goOn(t, d, true)
 		full.onWrite = func([]byte) (int, error) { return 0, syscall.ENOSPC }
@@ -303,7 +303,7 @@ func TestFullDiskInALaterSegmentFreesTheBallast(t *testing.T) {
 	must(t, j.Close())
 	must(t, os.Remove(filepath.Join(d.Path, "ballast")))
 	j, _ = goOn(t, d, true)
-	state.ForTestWrap(j, func(f state.File) state.File { return &disk{File: f, onWrite: fullUntilFreed(d.Path, 7)} })
+	j.Wrap(func(f state.File) state.File { return &disk{File: f, onWrite: fullUntilFreed(d.Path, 7)} })
 	appendNotes(t, j, 2)
 	if recs, damage, err := state.Read(d.Path); err != nil || damage != nil || len(recs) != 4 || !j.Full() || hasBallast(d.Path) {
 		t.Fatal(len(recs), damage, err, j.Full())

@@ -53,6 +53,9 @@ func newAgent(o Options) *agent {
 	if o.Clock == nil {
 		o.Clock = boottime{}
 	}
+	if o.Sync == nil {
+		o.Sync = unix.Sync
+	}
 	if o.Stdout == nil {
 		o.Stdout = os.Stdout
 	}

@@ -34,6 +34,7 @@ type Options struct {
 	Disk    func(dir string) (Disk, error) // a folder of the host: Root, or one below Prefix
 	Exec    func(ctx context.Context, path string, p Program) (Ending, error)
 	Clock   Clock
+	Sync    func() // sync(2)
 	Snapper *Snapper
 	Unit    string    // that this process is; empty: $DEPLOYER_UNIT
 	Digest  string    // of this program; empty: of the file that it was started from

@@ -204,8 +204,8 @@ func (a *agent) doReboot(ctx context.Context, _ string, op Operation) (effect, e
 	if next := m.starts(b); err != nil || next != a.resolve(top) {
 		return effect{}, fmt.Errorf("the next boot would start %q, not %s: not rebooted", next, top)
 	}
-	unix.Sync()
-	_, err = ask(ctx, a.Path, "systemctl", "--no-ask-password", "reboot")
+	a.Sync()
+	_, err = a.ask(ctx, "systemctl", "--no-ask-password", "reboot")
 	if ctx.Err() != nil || err == nil && pause(ctx, rebootLimit) != nil { // this job is stopped, like all else
 		return effect{}, &problem{128 + int(unix.SIGTERM), "rebooting"}
 	}
