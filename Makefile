@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X github.com/hbohlen/deployer/cmd/internal/cli.Version=$(VERS
 GOBIN    := $(shell go env GOPATH)/bin
 LINT     := v2.15.0
 
-.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench clean
+.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench soak clean
 
 all: bin/deployer bin/lab
 
@@ -62,6 +62,11 @@ demo: tools bin/lab bin/deployer
 
 bench: tools bin/lab bin/deployer
 	.ci/bench
+
+# Controllers killed at random, round after round: ROUNDS=500 SEED=… repeats one.
+ROUNDS ?= 100
+soak: tools bin/lab bin/deployer
+	ROUNDS=$(ROUNDS) SEED=$(SEED) .ci/soak
 
 clean:
 	rm -rf bin $(AGENTS)

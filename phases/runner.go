@@ -24,7 +24,7 @@ type Runner struct {
 
 	prior   *state.Run // what Told says
 	telling bool       // hosts keep their part of the record
-	fenced *Failure   // another controller has taken a host over
+	fenced  *Failure   // another controller has taken a host over
 }
 
 var (
