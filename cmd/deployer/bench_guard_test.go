@@ -27,26 +27,17 @@ func (b *bench) restores() {
 	b.write("bad.yaml", fmt.Sprintf(benchSwitch, `{command: ["false"], within: 1s}`))
 	var ours, bare []time.Duration
 	for i := range rounds {
-		b.deployedBy(i)
-		old := production.Facts(b.T).System
+		next, old := b.variant([]string{"2.2.1", "2.2.0"}[i%2]), production.Facts(b.T).System
 		b.exit = 20
 		d, _ := span(b.events("bad.yaml"), func(r state.Record) bool {
 			return r.Kind == state.StepFailed || r.Kind == state.UndoDone && r.Step == "undo/restore@production"
 		})
 		b.exit = 0
 		ours = append(ours, d)
-		b.run("ssh", "root@production", b.other(old)+"/bin/switch-to-configuration test")
+		b.run("ssh", "root@production", next+"/bin/switch-to-configuration test")
 		bare = append(bare, b.timed(func() { b.run("ssh", "root@production", old+"/bin/switch-to-configuration test") }))
 	}
 	b.say("validation failed to old system verified, against its bare activation: %s  (at most 1.5 and 2 s)", ratio(ours, bare))
-}
-
-// other is the system of the two that does not run, on the host already.
-func (b *bench) other(system string) string {
-	if b.systems[0] == system {
-		return b.systems[1]
-	}
-	return b.systems[0]
 }
 
 // guards: from the deadline to the start of the restore, the controller being

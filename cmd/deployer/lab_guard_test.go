@@ -89,17 +89,20 @@ func TestLabLinkCut(t *testing.T) {
 		name string
 		at   func(*site) bool
 		heal time.Duration
-		want []int
+		want []int // within the guard's time it must not be the guard
 	}{
-		{"before the activation, for a moment", (*site).armed, 8 * time.Second, []int{0, 20, 21}},
+		{"before the activation, for a moment", (*site).armed, 8 * time.Second, []int{0, 20}},
 		{"during the activation, for a moment", (*site).activating, 8 * time.Second, []int{0}},
-		{"after the activation, for a moment", (*site).tried, 8 * time.Second, []int{0}},
+		{"after the activation, for a moment", (*site).tried, 4 * time.Second, []int{0}},
 		{"before the activation", (*site).armed, 45 * time.Second, []int{21}},
 		{"during the activation", (*site).activating, 45 * time.Second, []int{21}},
 		{"after the activation", (*site).tried, 45 * time.Second, []int{21}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newWindow(t)
+			if c.heal < 10*time.Second {
+				s.book(runbook("app", "")) // far from the guard's deadline, however slow the machine is
+			}
 			before := s.look(s.production)
 			_, wait := s.start("run", "lab", "--yes")
 			within(t, 90*time.Second, c.name, func() bool { return c.at(s) })
