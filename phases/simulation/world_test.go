@@ -122,6 +122,8 @@ func (w *world) kill(k crash, p *process) {
 		w.machine(k.host).crash(k.cut)
 	case "link":
 		w.machine(k.host).link.cut(k.away)
+	case "stall": // SIGSTOP, or a host that is slow
+		time.Sleep(k.away)
 	case "plugin":
 		w.mu.Lock()
 		w.gone = true
