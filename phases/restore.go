@@ -102,10 +102,13 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	for i, out := range receipt.Result {
 		r.undone(l, i, out)
 	}
-	if err == nil && receipt.State != "ended" {
+	switch {
+	case err != nil:
+	case receipt.State != "ended":
 		err = fmt.Errorf("the restore did not end: %s", receipt.State)
-	}
-	if err == nil {
+	case receipt.Code != 0: // what was left half done may look as it was
+		err = errors.New("an operation of the recipe failed")
+	default:
 		err = l.verify(ctx)
 	}
 	if err != nil {
@@ -228,26 +231,31 @@ func (r *Runner) undone(l *Lane, i int, out agent.Outcome) {
 	_ = r.Log.Record(rec, out)
 }
 
-// runRecipe starts the restore on the host and follows it to its end, over as
-// many connections as that takes: it runs in a unit of its own. One that
-// reboots the host is begun again after the boot.
+// restores is how often a restore is begun that is cut off in the middle: as
+// often as the guard tries.
+const restores = 3
+
+// runRecipe starts the restore on the host and follows it to its end. What a
+// restore that was killed has done, the next one finds done; one that reboots
+// the host goes on after the boot.
 func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
-	for range restoreTries {
-		rec, err = l.runRecipeOnce(ctx, run)
-		if err != nil || rec.State != "lost" || !l.Reboots() {
+	for range restores {
+		rec, err = l.tryRecipe(ctx, run)
+		if err == nil && rec.State == "ended" || Passing(err) || fenced(err) || ctx.Err() != nil {
 			break
 		}
-		if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
-			break
+		if err == nil && l.Reboots() {
+			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
+				break
+			}
 		}
 	}
 	return rec, err
 }
 
-// restoreTries is as often as the guard tries.
-const restoreTries = 3
-
-func (l *Lane) runRecipeOnce(ctx context.Context, run string) (agent.Receipt, error) {
+// tryRecipe is one restore, over as many connections as that takes: it runs in
+// a unit of its own.
+func (l *Lane) tryRecipe(ctx context.Context, run string) (agent.Receipt, error) {
 	var rec agent.Receipt
 	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
 	if IsLost(err) && l.Reattach(ctx, l.patient()) == nil {

@@ -46,6 +46,9 @@ func TestRestoreIsFollowedOverAnyConnection(t *testing.T) {
 				return nil, phasetest.ErrDie
 			})
 		},
+		"it was killed on its way": func(m *phasetest.Machine) {
+			once(m, agent.OpRestore, func(json.RawMessage) (any, error) { return agent.Receipt{State: "lost"}, nil })
+		},
 		"the link is lost while it runs": func(m *phasetest.Machine) {
 			once(m, agent.OpRestore, func(args json.RawMessage) (any, error) {
 				rec, err := m.Default(agent.OpRestore, args)
@@ -153,6 +156,9 @@ func TestVerifyGivesUnitsTime(t *testing.T) {
 // A restore that the host lost track of, or refuses, needs a person.
 func TestRestoreThatDoesNotEndIsStuck(t *testing.T) {
 	for name, h := range map[string]phasetest.Handler{
+		"half done, though it looks as before": func(json.RawMessage) (any, error) {
+			return agent.Receipt{State: "ended", Code: 1}, nil
+		},
 		"lost":    func(json.RawMessage) (any, error) { return agent.Receipt{State: "lost"}, nil },
 		"refused": func(json.RawMessage) (any, error) { return nil, &agent.Error{Code: "not-found", Message: "no recipe"} },
 	} {

@@ -26,12 +26,11 @@ const hostPath = "/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/prof
 // agent is one running agent: a connection's, a job's or a restore's.
 type agent struct {
 	Options
-	fs                  Snapper
-	mu                  sync.Mutex
-	state               *store
-	leased              io.Closer // makes the lock live, while this agent is
-	restoring           io.Closer // the lock of restores, held until the end
-	unfenced, undecided bool      // tests only: without the check of the epoch, of the decision
+	fs        Snapper
+	mu        sync.Mutex
+	state     *store
+	leased    io.Closer // makes the lock live, while this agent is
+	restoring io.Closer // the lock of restores, held until the end
 
 	direct bool // this process is a job itself: it runs programs as its children
 

@@ -29,7 +29,7 @@ func (a *agent) pass(ctx context.Context, op operation, req Request) (any, error
 	case reads, locks:
 		return op.run(ctx, a, req.Args)
 	case child:
-		if s, err := a.store(false); err == nil && req.Epoch != 0 && req.Epoch != heldBy(s).Epoch {
+		if s, err := a.store(false); err == nil && req.Epoch != 0 && req.Epoch != heldBy(s).Epoch && !a.Unfenced {
 			return nil, fenced(heldBy(s))
 		}
 		return op.run(ctx, a, req.Args)
@@ -60,10 +60,10 @@ func (s *store) gate(exclusive bool) (io.Closer, error) {
 // records durable before it.
 func (a *agent) admit(s *store, op operation, req Request) error {
 	h := heldBy(s)
-	if req.Epoch != h.Epoch && !a.unfenced {
+	if req.Epoch != h.Epoch && !a.Unfenced {
 		return fenced(h)
 	}
-	if op.kind == writes && !a.undecided {
+	if op.kind == writes && !a.Undecided {
 		if h.Run == "" && h.Epoch != 0 {
 			return &Error{Code: Restoring, Message: "the lane was closed on this host: its guard went back"}
 		}

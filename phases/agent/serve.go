@@ -39,6 +39,8 @@ type Options struct {
 	Unit    string    // that this process is; empty: $DEPLOYER_UNIT
 	Digest  string    // of this program; empty: of the file that it was started from
 	Stdout  io.Writer // what a job's programs print
+
+	Unfenced, Undecided bool // without the check of the epoch, of the decision: for the tests of the tests
 }
 
 // Clock is the time since the boot, sleep included.

@@ -1,8 +1,11 @@
 package simulation
 
 import (
+	"cmp"
+	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,7 +15,7 @@ import (
 )
 
 // crashes are the kills that can be told from one another at a point.
-func crashes(point string) (list []crash) {
+func crashes(point string, p *process) (list []crash) {
 	who, rest, _ := strings.Cut(point, ": ")
 	host, part, _ := strings.Cut(who, " ")
 	add := func(what string) *crash {
@@ -44,6 +47,9 @@ func crashes(point string) (list []crash) {
 		}
 	default:
 		add("process")
+		if p.unit != "" && !p.began {
+			add("stall").away = 25 * time.Second // longer than who asked for it waits
+		}
 		for _, c := range []cut{nothing, names, torn, all} {
 			add("power").cut = c
 		}
@@ -117,26 +123,68 @@ func (y *tally) print() {
 	}
 }
 
+// singles plays all unlike crashes at one point.
+func (y *tally) singles(s *scenario, how recovery, keep func(crash) bool) (first [][]crash) {
+	start := time.Now()
+	base := play(y.t, s, how, recording)
+	if len(base.wrong) > 0 || base.exit != s.exit {
+		y.t.Fatalf("before anything is killed:\n%s", base)
+	}
+	base.found = slices.DeleteFunc(base.found, func(c candidate) bool { return !keep(c.crash) })
+	first = classes{}.unlike(nil, base.found)
+	each(y.t, s, how, nil, first, y.see)
+	y.t.Logf("%s: %d points, %d single crashes: %d unlike, all played: %d wrong; %s", how, len(base.trace), len(base.found), len(first), y.bad, time.Since(start).Round(time.Millisecond))
+	return first
+}
+
+var (
+	pairsFlag = flag.Int("pairs", 200, "pairs of crashes that are played of each scenario")
+	seedFlag  = flag.Uint64("seed", 0, "of the pairs; 0: a new one")
+)
+
+// pairs plays a sample of the unlike second crashes after a sample of first ones.
+func (y *tally) pairs(s *scenario, first [][]crash) {
+	start, seed, played, n := time.Now(), cmp.Or(*seedFlag, rand.Uint64()), y.played, *pairsFlag
+	random := rand.New(rand.NewPCG(seed, 0))
+	shuffled := func(p [][]crash, n int) [][]crash {
+		random.Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
+		return p[:min(n, len(p))]
+	}
+	first = shuffled(first, max(n/10, 1))
+	after := map[string][][]crash{}
+	each(y.t, s, resume, recording, first, func(r result) { after[r.plan[0].String()] = classes{}.unlike(r.plan, r.found) })
+	var second [][]crash
+	all := 0
+	for _, f := range first {
+		of := after[f[0].String()]
+		all += len(of)
+		second = append(second, shuffled(of, (n+len(first)-1)/len(first))...)
+	}
+	each(y.t, s, resume, nil, second, y.see)
+	y.t.Logf("pairs: %d of %d unlike ones after %d first crashes, -seed=%d; %d wrong; %s", y.played-played, all, len(first), seed, y.bad, time.Since(start).Round(time.Millisecond))
+}
+
+func every(crash) bool { return true }
+
+// ofController are the crashes after which somebody, or nobody, goes on.
+func ofController(k crash) bool { return k.what == "controller" && k.cut == "" }
+
 func TestCrashes(t *testing.T) {
+	played := 0
 	for _, s := range scenarios {
+		if testing.Short() && s.production.stuck {
+			continue
+		}
 		t.Run(s.name, func(t *testing.T) {
-			start := time.Now()
-			base := play(t, s, resume, recording)
-			if len(base.wrong) > 0 || base.exit != s.exit {
-				t.Fatalf("before anything is killed:\n%s", base)
-			}
 			y := &tally{t: t, ends: map[string]int{}}
-			seen := classes{}
-			first := seen.unlike(nil, base.found)
-			var second [][]crash
-			pairs := 0
-			each(t, s, resume, recording, first, func(r result) {
-				y.see(r)
-				pairs += len(r.found)
-				second = append(second, seen.unlike(r.plan, r.found)...)
-			})
-			t.Logf("%d points, %d single crashes, %d unlike; %d pairs, %d unlike; %d missed, %d wrong; %s", len(base.trace), len(base.found), len(first), pairs, len(second), y.missed, y.bad, time.Since(start).Round(time.Millisecond))
+			y.singles(s, nobody, ofController)
+			y.singles(s, rollback, ofController)
+			if !testing.Short() {
+				y.pairs(s, y.singles(s, resume, every))
+			}
 			y.print()
+			played += y.played
 		})
 	}
+	t.Logf("%d worlds were played", played)
 }

@@ -83,7 +83,7 @@ func (p *process) options() agent.Options {
 	return agent.Options{
 		Root: m.root(), Prefix: m.dir, Path: "/bin", Self: []string{"agent"},
 		Units: manager{m, p}, Journal: manager{m, p}, Disk: p.disk, Exec: p.exec, Clock: m, Sync: func() {}, Snapper: p.snapper(),
-		Digest: "cafe", Stdout: io.Discard,
+		Digest: "cafe", Stdout: io.Discard, Unfenced: m.w.lax == p.name+" epoch", Undecided: m.w.lax == p.name+" decision",
 	}
 }
 

@@ -16,19 +16,20 @@ type world struct {
 	scenario *scenario
 	machines []*machine
 
-	mu    sync.Mutex
-	count map[string]int
-	trace []string // the points that were passed, in order
-	plan  []crash  // what is still to be killed
-	wrong []string // what must not happen in any world
-	logs  []string
-	drop  string         // mutation: the syncs that are left out, by the start of their label
-	sites map[string]int // counts the syncs, unless it is nil
-	now   *controller
-	old   *controller  // one that was paused, and taken over from
-	plan0 *phases.Plan // what the run is to do
-	tries int
-	gone  bool // the plugin died
+	mu      sync.Mutex
+	count   map[string]int
+	trace   []string // the points that were passed, in order
+	plan    []crash  // what is still to be killed
+	wrong   []string // what must not happen in any world
+	logs    []string
+	drop    string         // mutation: the syncs that are left out, by the start of their label
+	lax     string         // mutation: the processes that leave a check out, and which
+	now     *controller
+	old     *controller  // one that was paused, and taken over from
+	plan0   *phases.Plan // what the run is to do
+	tries   int
+	gone    bool // the plugin died
+	stalled bool
 
 	records records
 	record  bool        // find what could be killed
@@ -102,7 +103,7 @@ func (w *world) point(who, label string, p *process) {
 		w.now.cancel()
 	}
 	if w.record && len(w.plan) == 0 && k == nil {
-		for _, c := range crashes(name) {
+		for _, c := range crashes(name, p) {
 			w.found = append(w.found, candidate{c, w.like(c, p)})
 		}
 	}
@@ -122,6 +123,11 @@ func (w *world) kill(k crash, p *process) {
 		w.machine(k.host).crash(k.cut)
 	case "link":
 		w.machine(k.host).link.cut(k.away)
+	case "stall": // SIGSTOP, or a host that is slow
+		w.mu.Lock()
+		w.stalled = true
+		w.mu.Unlock()
+		time.Sleep(k.away)
 	case "plugin":
 		w.mu.Lock()
 		w.gone = true
