@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +35,26 @@ func reboots(t *testing.T, fresh func(*testing.T) *site) {
 		s.serves(s.production, "1.0.0")
 		s.want(0, "resume", r.id, "--sign", "reboot")
 		s.equal("what production booted", s.production.Facts(t).Booted, r.plan.Hosts[0].To)
+	})
+	t.Run("it hangs, and somebody cycles the power", func(t *testing.T) {
+		t.Parallel()
+		s := fresh(t)
+		s.systems(`{"services":{"app":{"version":"1.2.0"}}}`, deep(t, anotherInit, `{"lab":{"activation":{"hang":true}}}`))
+		s.rebootBook("app", "5m")
+		same := s.looks()
+		_, wait := s.start("run", "lab", "--yes")
+		within(t, time.Minute, "the new system's boot", func() bool {
+			log, err := os.ReadFile(filepath.Join(filepath.Dir(os.Getenv("LAB_BIN")), string(s.production), "log"))
+			boots := strings.Split(string(log), "lab: booting ")
+			return err == nil && strings.Contains(boots[len(boots)-1], "deployer") && strings.HasSuffix(string(log), "setting up /etc...\n")
+		})
+		s.production.Power(t, "kill")
+		s.production.Power(t, "start")
+		if r := wait(); r.exit != 20 {
+			t.Fatalf("exit %d\n%s", r.exit, r.err)
+		}
+		same()
+		s.forgotten(s.production)
 	})
 	for name, now := range map[string]func(s *site, booted string) bool{
 		"killed before it": func(s *site, _ string) bool { return strings.Contains(s.written(), `"switch/reboot@production"`) },
