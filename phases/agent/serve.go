@@ -35,9 +35,10 @@ type Options struct {
 	Exec    func(ctx context.Context, path string, p Program) (Ending, error)
 	Clock   Clock
 	Snapper *Snapper
-	Unit    string    // that this process is; empty: $DEPLOYER_UNIT
-	Digest  string    // of this program; empty: of the file that it was started from
-	Stdout  io.Writer // what a job's programs print
+	Unit    string            // that this process is; empty: $DEPLOYER_UNIT
+	Digest  string            // of this program; empty: of the file that it was started from
+	Stdout  io.Writer         // what a job's programs print
+	Moment  func(name string) // told of steps that a restore of data or a pause can be cut short after; tests only
 }
 
 // Clock is the time since the boot, sleep included.
