@@ -188,7 +188,7 @@ func (w *work) inPlace(r *restoration) bool {
 
 // carry does the whole of it, or the rest of it.
 func (w *work) carry(ctx context.Context, r *restoration) error {
-	if err := w.each(r, false, w.prepare); err != nil {
+	if err := w.each(r, false, spared(w.prepare)); err != nil {
 		return err
 	}
 	w.at("prepared")
@@ -197,7 +197,8 @@ func (w *work) carry(ctx context.Context, r *restoration) error {
 	}
 	w.at("cleared")
 	// All within one moment, so that they mostly get into one transaction.
-	if err := w.each(r, false, func(v *volumes, m *member) error { return w.forward(v, m, r.Reboot) }); err != nil {
+	err := w.each(r, false, spared(func(v *volumes, m *member) error { return w.forward(v, m, r.Reboot) }))
+	if err != nil {
 		return err
 	}
 	w.at("exchanged")

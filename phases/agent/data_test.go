@@ -1,16 +1,21 @@
 package agent
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
@@ -130,6 +135,17 @@ func (s *stock) service(name, script string) fakeUnits {
 	return u
 }
 
+// beside is what lies in the folder of snapshots.
+func (s *stock) beside() (names []string) {
+	list, _ := os.ReadDir(s.path("disk/snaps"))
+	for _, e := range list {
+		if e.Name() != ballastName {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
 func TestRestoreExchangesAMountedSubvolume(t *testing.T) {
 	s := newStock(t, "a", "b")
 	s.take("/srv/a", "/srv/b")
@@ -205,7 +221,7 @@ func TestRestoreRefusesWithTheNamesOfWhoHoldsIt(t *testing.T) {
 	}
 	s.service("dbus.service", "exec 3<srv/a/f; sleep 1000")
 	s.refused(s.restore(false), "dbus.service")
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 1 || len(s.kept()) != 0 {
+	if names := s.beside(); len(names) != 1 || len(s.kept()) != 0 {
 		t.Errorf("left behind: %v %v", names, s.kept())
 	}
 }
@@ -250,7 +266,7 @@ func TestRestoreThatFailsIsTakenBack(t *testing.T) {
 	if s.read("srv/b/place/data") != "precious\n" || len(units.procs("app.service")) == 0 || len(s.kept()) != 0 {
 		t.Error("it is not as it was")
 	}
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 2 {
+	if names := s.beside(); len(names) != 2 {
 		t.Errorf("left behind: %v", names)
 	}
 }
@@ -284,7 +300,7 @@ func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
 			for _, k := range kept {
 				s.is("new", strings.TrimPrefix(k.Path, s.dir))
 			}
-			if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 5 { // 3 snapshots with the nested one's
+			if names := s.beside(); len(names) != 5 { // 3 snapshots with the nested one's
 				t.Errorf("%d in the folder: %v", len(names), names)
 			}
 		})
@@ -372,13 +388,13 @@ func TestSetInterruptedIsTakenAgain(t *testing.T) {
 	if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
 		t.Fatalf("%v %s", err, out)
 	}
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 1 {
+	if names := s.beside(); len(names) != 1 {
 		t.Fatalf("it was to be killed after one: %v", names)
 	}
 	s.take("/srv/a", "/srv/b")
 	again, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
 	must(t, err)
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 2 || again.Snapshots[0].UUID != s.set.Snapshots[0].UUID {
+	if names := s.beside(); len(names) != 2 || again.Snapshots[0].UUID != s.set.Snapshots[0].UUID {
 		t.Errorf("%v %+v", names, again)
 	}
 }
@@ -448,7 +464,7 @@ func TestPauseEndsWhateverHappens(t *testing.T) {
 	s.fs = slow
 	_, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-2", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: Paused, Units: []string{"app.service"}, Within: 0.2})
 	isCode(t, err, "timeout")
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 0 {
+	if names := s.beside(); len(names) != 0 {
 		t.Errorf("a set that was not paused was left: %v", names)
 	}
 	s.moves(units)
@@ -606,11 +622,174 @@ func TestSetWithBadInputChangesNothing(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 	}
-	if names, _ := os.ReadDir(s.path("disk/snaps")); len(names) != 0 {
+	if names := s.beside(); len(names) != 0 {
 		t.Errorf("left: %v", names)
 	}
 	files, _ := fs.Glob(os.DirFS(s.Root), "runs/*/set-*")
 	if len(files) != 0 {
 		t.Errorf("records of nothing: %v", files)
 	}
+}
+
+// Rows 28 and 29: with data full all works; with metadata full the exchange
+// does not, until the ballast is gone.
+func TestRestoreWithAFullDisk(t *testing.T) {
+	for _, full := range []string{"data", "metadata"} {
+		t.Run(full, func(t *testing.T) {
+			s := newStock(t, "a")
+			s.take("/srv/a")
+			fill := func() error {
+				f, err := os.Create(s.path("disk/big"))
+				for data := make([]byte, 1<<20); err == nil; err = errors.Join(err, f.Sync()) {
+					rand.Read(data)
+					_, err = f.Write(data)
+				}
+				return errors.Join(err, f.Close())
+			}
+			if err := fill(); !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			if full == "metadata" {
+				st, _ := os.Stat(s.path("disk/big"))
+				must(t, os.Truncate(s.path("disk/big"), st.Size()-30<<20))
+				s.sh("sync")
+				small, err := os.Create(s.path("disk/small"))
+				for i := 0; err == nil; i++ {
+					err = unix.Fsetxattr(int(small.Fd()), fmt.Sprint("user.", i), make([]byte, 14000), 0)
+				}
+				small.Close()
+				for i := 0; !errors.Is(err, unix.ENOSPC) || i == 0; i++ {
+					err = os.Mkdir(s.path(fmt.Sprint("disk/folder", i)), 0o700)
+				}
+				s.sh("sync")
+			}
+			live, err := btrfs.Open(s.path("disk"))
+			must(t, err)
+			u, err := btrfs.Usage(live)
+			live.Close()
+			if must(t, err); u.Unallocated > 2<<20 {
+				t.Fatalf("not full: %+v", u)
+			}
+			s.done(s.restore(false))
+			s.is("old", "/srv/a")
+			if full == "metadata" && exists(s.path("disk/snaps/"+ballastName)) {
+				t.Error("it was not full enough")
+			}
+		})
+	}
+}
+
+// Row 25: an exchange is lost in a crash unless it was committed.
+func TestRestoreIsOnTheDiskBeforeItAnswers(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mount -o remount,commit=300 disk")
+	s.take("/srv/a")
+	s.done(s.restore(false))
+	image := strings.TrimSpace(s.sh("losetup -nO BACK-FILE %s", s.device()))
+	s.sh("cp --sparse=always %s crash.img; umount srv/a disk; mkdir crash; mount -o loop crash.img crash", image)
+	defer s.sh("umount crash; mount -o loop %s disk", image)
+	s.is("old", "crash/a")
+	if kept, _ := filepath.Glob(s.path("crash/snaps/*-replaced-a")); len(kept) != 1 || read(t, kept[0]+"/f") != "new" {
+		t.Error(kept)
+	}
+}
+
+// Row 16: stopping a mount stops what requires it, and starting it starts nothing.
+func TestRestoreStopsWhatRequiresTheMountAndWhatTriggers(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "exec sleep 1000")
+	s.service("app.socket", "exec sleep 1000")
+	s.file(mountUnit(s.path("srv/a"))+".properties", "RequiredBy=local-fs.target app.service off.service\n")
+	s.file("app.service.properties", "TriggeredBy=app.socket\n")
+	s.take("/srv/a")
+	was := append(units.procs("app.service"), units.procs("app.socket")...)
+	s.done(s.restore(false))
+	is := append(units.procs("app.service"), units.procs("app.socket")...)
+	if len(is) != 2 || is[0] == was[0] || is[1] == was[1] {
+		t.Errorf("%v, then %v", was, is)
+	}
+}
+
+// Row 15: a sandboxed service has a copy of every mount, which follows.
+func TestRestoreReachesSandboxedServices(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mkdir shared; mount --bind shared shared; mount --make-shared shared; mkdir shared/a; mount -o subvol=a %s shared/a", s.device())
+	defer s.sh("umount -R shared")
+	units := s.service("app.service", "exec unshare -m --propagation slave sleep 1000")
+	s.sh("umount srv/a")
+	s.take("/shared/a")
+	was := units.procs("app.service")
+	s.done(s.restore(false))
+	s.is("old", "/shared/a")
+	if !slices.Equal(was, units.procs("app.service")) {
+		t.Error("it was stopped for nothing")
+	}
+	if got := read(t, "/proc/"+was[0]+"/root"+s.path("shared/a/f")); got != "old" {
+		t.Errorf("it sees %q", got)
+	}
+}
+
+// Row 41, and two agents at once.
+func TestSetIsTakenOnceHoweverOftenItIsAskedFor(t *testing.T) {
+	s := newStock(t, "a", "b")
+	sets := make(chan SnapshotSet, 4)
+	for range 4 {
+		go func() {
+			set, err := newAgent(s.Options).snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
+			if err != nil {
+				t.Error(err)
+			}
+			sets <- set
+		}()
+	}
+	first := <-sets
+	for range 3 {
+		if set := <-sets; !reflect.DeepEqual(set, first) {
+			t.Errorf("%+v, and %+v", first, set)
+		}
+	}
+	if len(s.beside()) != 2 {
+		t.Error(s.beside())
+	}
+}
+
+// Rows 35 to 37: what was received stays what it is, and what is sent stays.
+func TestReceivedAndSentSnapshotsAreLeftAsTheyAre(t *testing.T) {
+	s := newStock(t, "a", "in")
+	s.sh("head -c 4000000 /dev/urandom > srv/a/big")
+	s.take("/srv/a")
+	snap := s.set.Snapshots[0]
+	s.sh("btrfs -q send %q | btrfs -q receive disk/in", snap.Path)
+	all, err := s.snapshots(t.Context(), DiscoverArgs{Paths: []string{"/disk"}})
+	must(t, err)
+	got := all[len(all)-1]
+	before, _ := btrfs.Describe(got.Path)
+	got.Origin = "a"
+	s.done(s.restore(false, got))
+	s.is("old", "/srv/a")
+	live, _ := btrfs.Describe(s.path("srv/a"))
+	if after, _ := btrfs.Describe(got.Path); before.Received != snap.UUID || after.Received != before.Received || !after.ReadOnly || live.Received != "" {
+		t.Errorf("%+v, then %+v; live %+v", before, after, live)
+	}
+	send := exec.Command("btrfs", "send", snap.Path)
+	r, w, _ := os.Pipe()
+	send.Stdout = w
+	must(t, send.Start())
+	defer func() { send.Process.Kill(); send.Wait(); r.Close() }()
+	r.Read(make([]byte, 1))
+	list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{snap}})
+	if must(t, err); !strings.Contains(list[0].Why, "(btrfs) uses") {
+		t.Errorf("%+v", list)
+	}
+	if d, _ := s.discover(t.Context(), DiscoverArgs{Paths: []string{"/disk"}}); len(d.Filesystems[0].Sending) != 1 {
+		t.Errorf("%+v", d.Filesystems)
+	}
+}
+
+func TestSetOfAnActiveSwapFileIsRefused(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("truncate -s 0 srv/a/swap; chattr +C srv/a/swap; fallocate -l 1M srv/a/swap; chmod 600 srv/a/swap; mkswap -q srv/a/swap; swapon srv/a/swap")
+	defer s.sh("swapoff srv/a/swap")
+	_, err := s.shoot("/disk/snaps", "/srv/a")
+	isCode(t, err, "busy")
 }

@@ -137,7 +137,9 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 		return map[string]string{"ActiveState": "inactive"}, nil
 	}
 	if _, err := os.Stat(f.file(unit, ".script")); err == nil {
-		return map[string]string{"ControlGroup": f.cgroup(unit)}, nil
+		p := map[string]string{"ControlGroup": f.cgroup(unit)}
+		f.properties(unit, p)
+		return p, nil
 	}
 	units, _ := f.List(context.Background())
 	for _, u := range units {
@@ -145,7 +147,17 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 			return map[string]string{"ActiveState": u.Active, "SubState": u.Sub, "LoadState": "loaded", "Result": "exit-code"}, nil
 		}
 	}
-	return map[string]string{"ActiveState": "inactive", "LoadState": "not-found"}, nil
+	p := map[string]string{"ActiveState": "inactive", "LoadState": "not-found"}
+	f.properties(unit, p)
+	return p, nil
+}
+
+func (f fakeUnits) properties(unit string, p map[string]string) {
+	data, _ := os.ReadFile(f.file(unit, ".properties"))
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		p[key] = value
+	}
 }
 
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {

@@ -107,7 +107,7 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 	for _, info := range tree.All() {
 		s, recorded := made[info.UUID]
 		name, err := tree.Path(info.ID)
-		if err != nil || !recorded && (info.ParentUUID == "" || !info.ReadOnly && makerOf(name) == "somebody") {
+		if err != nil || !recorded && (info.ParentUUID+info.Received == "" || !info.ReadOnly && makerOf(name) == "somebody") {
 			continue // deleted at this moment; live data
 		}
 		s.FSID, s.Name, s.Path, s.ID, s.UUID, s.ParentUUID = fsid, name, v.path(mounts, name), info.ID, info.UUID, info.ParentUUID

@@ -179,6 +179,7 @@ func (a *agent) take(ctx context.Context, s *store, shots []*shot, args Snapshot
 			return set, err
 		}
 		set.Snapshots = append(set.Snapshots, snap)
+		layBallast(s.dir)
 	}
 	return set, a.syncAll(shots)
 }
