@@ -355,12 +355,11 @@ func TestRestoreOfTheRootExchangesOnly(t *testing.T) {
 	s := newStock(t, "root")
 	s.sh("mkdir -p srv/root/nix; btrfs -q subvolume create srv/root/nix/deployer; echo epoch > srv/root/nix/deployer/holder; echo old > srv/root/f")
 	root := newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
-	set, err := root.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "", Stamp: stamp, Paths: []string{"/"}})
+	_, err := root.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Stamp: stamp, Paths: []string{"/"}})
 	isCode(t, err, "invalid") // beside, never inside
 	s.take("/srv/root")
-	set = s.set
 	held, _ := os.Open(s.path("srv/root/f"))
-	out := root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: set.Snapshots[:1]}})
+	out := root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}})
 	if out.State != opDone || !strings.Contains(out.Message, "reboot") {
 		t.Fatalf("%+v", out)
 	}
@@ -435,7 +434,12 @@ func read(t *testing.T, at string) string {
 func (s *stock) moves(units fakeUnits) {
 	s.t.Helper()
 	was := s.read("srv/a/n")
-	for deadline := time.Now().Add(20 * time.Second); s.read("srv/a/n") == was || s.read("srv/a/n") == ""; {
+	s.await(units, func() bool { return s.read("srv/a/n") != was && s.read("srv/a/n") != "" })
+}
+
+func (s *stock) await(units fakeUnits, done func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("app.service does not go on: %v", units.procs("app.service"))
 		}
@@ -715,9 +719,10 @@ func TestRestoreReachesSandboxedServices(t *testing.T) {
 	s := newStock(t, "a")
 	s.sh("mkdir shared; mount --bind shared shared; mount --make-shared shared; mkdir shared/a; mount -o subvol=a %s shared/a", s.device())
 	defer s.sh("umount -R shared")
-	units := s.service("app.service", "exec unshare -m --propagation slave sleep 1000")
 	s.sh("umount srv/a")
 	s.take("/shared/a")
+	units := s.service("app.service", "exec unshare -m --propagation slave sh -c 'touch ready; exec sleep 1000'")
+	s.await(units, func() bool { return exists(s.path("ready")) })
 	was := units.procs("app.service")
 	s.done(s.restore(false))
 	s.is("old", "/shared/a")

@@ -160,7 +160,11 @@ func (w *work) aside(v *volumes, r *restoration, m *member) (string, error) {
 		}
 		defer f.Close()
 		at, e := v.tree.PathOf(f)
-		return filepath.Join(at, shorten(r.Began.Format(stampForm)+"-"+r.Run+"-replaced-"+dashed(m.Name))), e
+		name := filepath.Join(at, shorten(r.Began.Format(stampForm)+"-"+r.Run+"-replaced-"+dashed(m.Name)))
+		if lexists(v.proc(name)) || slices.ContainsFunc(r.Members, func(o *member) bool { return o.Aside == name }) {
+			name = filepath.Join(at, shorten(fmt.Sprintf("%s-%d-%s", filepath.Base(name), m.Live, token())))
+		}
+		return name, e
 	}
 	return "", err
 }
