@@ -543,12 +543,12 @@ func TestDeleteGuard(t *testing.T) {
 
 func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
 	s := newStock(t, "a")
-	s.file("srv/a/deleted", "x")
+	s.sh("head -c 200000 /dev/urandom > srv/a/deleted")
 	s.take("/srv/a")
 	s.sh("rm srv/a/deleted; head -c 300000 /dev/urandom > srv/a/big")
-	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0]})
+	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Pins: true})
 	must(t, err)
-	if !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Counts[1] != 1 || p.Temporary == "" {
+	if !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Pinned < 200000 || p.Pinned > 250000 || p.Counts[1] != 1 || p.Temporary == "" {
 		t.Errorf("%+v", p)
 	}
 	if _, err := os.Stat(p.Temporary); !os.IsNotExist(err) {
@@ -625,6 +625,13 @@ func TestSetWithBadInputChangesNothing(t *testing.T) {
 		if _, err := s.snapshot(t.Context(), bad); err == nil || asError(err).Code != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
+	}
+	nobody := exec.Command(os.Args[0], "as-agent", "serve")
+	nobody.Env = append(os.Environ(), "TEST_PREFIX="+s.dir)
+	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	nobody.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","stamp":"x","paths":["/srv/a"]}}` + "\n")
+	if out, err := nobody.Output(); !strings.Contains(string(out), `"denied"`) {
+		t.Errorf("no permission: %s %v", out, err)
 	}
 	if names := s.beside(); len(names) != 0 {
 		t.Errorf("left: %v", names)

@@ -54,6 +54,10 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 	}
 	diff, err := btrfs.Compare(then, now)
 	p.tell(diff, cmp.Or(args.Max, previewMax))
+	if args.Pins && err == nil {
+		diff, err = btrfs.Compare(now, then)
+		p.Pinned = diff.Bytes
+	}
 	return p, err
 }
 

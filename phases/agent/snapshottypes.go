@@ -121,7 +121,8 @@ type Data struct {
 // PreviewArgs asks what would go back. Max bounds the list of files.
 type PreviewArgs struct {
 	Snapshot Snapshot `json:"snapshot"`
-	Max      int      `json:"max,omitempty"` // 0: 1000
+	Max      int      `json:"max,omitempty"`  // 0: 1000
+	Pins     bool     `json:"pins,omitempty"` // also how much the snapshot holds that nothing else may
 }
 
 // Preview is what a restore would do to files: paths are those of the subvolume.
@@ -132,6 +133,7 @@ type Preview struct {
 	Moved     [][2]string `json:"moved"`               // now at the second path, then at the first
 	Counts    [4]int      `json:"counts"`              // of each, also of what was cut
 	Bytes     uint64      `json:"bytes"`               // of files that were written since
+	Pinned    uint64      `json:"pinned,omitempty"`    // bytes that the snapshot has and the live one has not: at most so much goes with it
 	Temporary string      `json:"temporary,omitempty"` // the snapshot that was taken for this, and deleted
 }
 
