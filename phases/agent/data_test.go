@@ -626,7 +626,7 @@ func TestSetWithBadInputChangesNothing(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 	}
-	nobody := exec.Command(os.Args[0], "as-agent", "serve")
+	nobody := exec.Command("/proc/self/exe", "as-agent", "serve")
 	nobody.Env = append(os.Environ(), "TEST_PREFIX="+s.dir)
 	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	nobody.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","stamp":"x","paths":["/srv/a"]}}` + "\n")
