@@ -48,30 +48,23 @@ func (a *agent) deleteSnapshots(ctx context.Context, args DeleteArgs) ([]Deleted
 		return nil, err
 	}
 	list, made := []Deleted{}, a.made()
-	on := map[string]*volumes{}
-	defer func() {
-		for _, v := range on {
-			v.close()
-		}
-	}()
-	ids := map[string]uint64{}
+	w := &work{agent: a, volumes: map[string]*volumes{}}
+	defer w.end()
 	for _, snap := range args.Snapshots {
-		if on[snap.FSID] == nil {
-			if on[snap.FSID], err = a.volumes(snap.FSID); err != nil {
-				return list, err
-			}
+		v, err := w.on(snap.FSID)
+		if err != nil {
+			return list, err
 		}
-		v := on[snap.FSID]
-		d := Deleted{UUID: snap.UUID, State: "gone", fsid: snap.FSID}
+		d := Deleted{UUID: snap.UUID, State: "gone", v: v}
 		if id, ok := v.tree.Find(snap.UUID); ok {
-			d.State, ids[snap.UUID] = "later", id
+			d.State, d.id = "later", id
 			if err := a.delete(s, v, id, made); err != nil {
 				d.State, d.Why = "refused", err.Error()
 			}
 		}
 		list = append(list, d)
 	}
-	return list, a.freed(ctx, on, ids, list, args.Wait)
+	return list, w.freed(ctx, list, args.Wait)
 }
 
 // delete deletes one subvolume, by its id: a name could mean another one by now.
@@ -161,33 +154,24 @@ func wanted(s *store, snap Snapshot, uuid string) string {
 
 // freed makes deletions durable and waits for the cleaner, which gives the space
 // back: it wakes at a commit, and what it did counts after another one.
-func (a *agent) freed(ctx context.Context, on map[string]*volumes, ids map[string]uint64, list []Deleted, wait float64) error {
-	deadline := time.Now().Add(time.Duration(wait * float64(time.Second)))
-	for {
-		left := 0
-		for _, v := range on {
-			for range 2 {
-				if err := btrfs.Sync(v.top.File); err != nil {
-					return err
-				}
-			}
+func (w *work) freed(ctx context.Context, list []Deleted, wait float64) error {
+	for deadline := time.Now().Add(time.Duration(wait * float64(time.Second))); ; {
+		if err := errors.Join(w.sync(), w.sync()); err != nil {
+			return err
+		}
+		left := false
+		for _, v := range w.volumes {
 			if err := v.read(); err != nil {
 				return err
 			}
-			for i, d := range list {
-				if id := ids[d.UUID]; d.State == "later" && d.fsid == v.FSID {
-					if v.tree.Cleaning(id) {
-						left++
-					} else {
-						list[i].State = "freed"
-					}
-				}
+		}
+		for i, d := range list {
+			if d.State == "later" && !d.v.tree.Cleaning(d.id) {
+				list[i].State = "freed"
 			}
+			left = left || list[i].State == "later"
 		}
-		if left == 0 || time.Now().After(deadline) {
-			return nil
-		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if !left || time.Now().After(deadline) || pause(ctx, 20*time.Millisecond) != nil {
 			return nil
 		}
 	}

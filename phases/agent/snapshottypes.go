@@ -161,7 +161,9 @@ type Deleted struct {
 	UUID  string `json:"uuid"`
 	State string `json:"state"` // freed, later, gone, refused
 	Why   string `json:"why,omitempty"`
-	fsid  string
+
+	v  *volumes
+	id uint64
 }
 
 // HoldArgs keeps a snapshot from being deleted, or no longer does.

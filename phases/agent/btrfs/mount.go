@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -101,27 +102,20 @@ func move(mount int, at string) error {
 	return unix.MoveMount(mount, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+// settable are the options of a mount, as mountinfo has them; relatime is no bit.
+var settable = map[string]uint64{
+	"ro": unix.MOUNT_ATTR_RDONLY, "nosuid": unix.MOUNT_ATTR_NOSUID, "nodev": unix.MOUNT_ATTR_NODEV, "noexec": unix.MOUNT_ATTR_NOEXEC,
+	"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "nosymfollow": unix.MOUNT_ATTR_NOSYMFOLLOW, "noatime": unix.MOUNT_ATTR_NOATIME,
+}
+
 func attributes(options string) *unix.MountAttr {
-	a := &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME, Attr_set: unix.MOUNT_ATTR_STRICTATIME}
-	for _, o := range strings.Split(options, ",") {
-		switch o {
-		case "ro":
-			a.Attr_set |= unix.MOUNT_ATTR_RDONLY
-		case "nosuid":
-			a.Attr_set |= unix.MOUNT_ATTR_NOSUID
-		case "nodev":
-			a.Attr_set |= unix.MOUNT_ATTR_NODEV
-		case "noexec":
-			a.Attr_set |= unix.MOUNT_ATTR_NOEXEC
-		case "nodiratime":
-			a.Attr_set |= unix.MOUNT_ATTR_NODIRATIME
-		case "nosymfollow":
-			a.Attr_set |= unix.MOUNT_ATTR_NOSYMFOLLOW
-		case "noatime":
-			a.Attr_set = a.Attr_set&^unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NOATIME
-		case "relatime":
-			a.Attr_set = a.Attr_set &^ unix.MOUNT_ATTR__ATIME // MOUNT_ATTR_RELATIME is 0
-		}
+	list := strings.Split(options, ",")
+	a := &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME}
+	for _, o := range list {
+		a.Attr_set |= settable[o]
+	}
+	if !slices.Contains(list, "relatime") && !slices.Contains(list, "noatime") {
+		a.Attr_set |= unix.MOUNT_ATTR_STRICTATIME
 	}
 	return a
 }
