@@ -805,3 +805,20 @@ func TestSetOfAnActiveSwapFileIsRefused(t *testing.T) {
 	_, err := s.shoot("/disk/snaps", "/srv/a")
 	isCode(t, err, "busy")
 }
+
+func TestPauseBySignalsMissesNoChild(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "i=0; while :; do i=$((i+1)); sh -c \"echo $i > srv/a/n\" & wait; done")
+	dir := cgroups() + units.cgroup("app.service")
+	for range 20 {
+		s.moves(units)
+		must(t, halted(t.Context(), dir, true))
+		for _, pid := range units.procs("app.service") {
+			if !strings.Contains(read(t, "/proc/"+pid+"/stat"), ") T ") {
+				t.Errorf("%s goes on", pid)
+			}
+		}
+		must(t, halted(t.Context(), dir, false))
+	}
+	s.moves(units)
+}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -8,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pausing is whom a set keeps still, and until when. It lies on the disk before
@@ -177,8 +181,7 @@ func (a *agent) kept(p pausing) error {
 }
 
 // freeze sets the state of a unit's control group and waits until all its
-// processes have it. The freezer is the kernel's: neither SIGSTOP, which parents
-// see and children escape, nor fsfreeze, which the snapshot itself would wait for.
+// processes have it. Never fsfreeze: the snapshot itself would wait for that.
 func (a *agent) freeze(ctx context.Context, unit, state string) error {
 	p, err := a.Units.Show(ctx, unit, "ControlGroup")
 	if err != nil {
@@ -188,12 +191,43 @@ func (a *agent) freeze(ctx context.Context, unit, state string) error {
 		return fmt.Errorf("it has no control group: %w", os.ErrNotExist)
 	}
 	dir := filepath.Join(cgroups(), p["ControlGroup"])
-	if err := os.WriteFile(dir+"/cgroup.freeze", []byte(state), 0); err != nil {
+	if err := os.WriteFile(dir+"/cgroup.freeze", []byte(state), 0); errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return halted(ctx, filepath.Join("/sys/fs/cgroup/systemd", p["ControlGroup"]), state == "1")
+	} else if err != nil {
 		return err
 	}
 	for {
 		events, err := os.ReadFile(dir + "/cgroup.events")
 		if err != nil || strings.Contains(string(events), "frozen "+state) {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// halted stops processes, or lets them go on, by signals: for hosts without the
+// second version of control groups. None can have been missed when a look finds
+// all of them stopped before it sends anything.
+func halted(ctx context.Context, dir string, stop bool) error {
+	if _, err := os.Stat(dir); err != nil {
+		return err
+	}
+	for {
+		moving := false
+		err := filepath.WalkDir(dir, func(at string, e os.DirEntry, err error) error {
+			procs, _ := os.ReadFile(at + "/cgroup.procs")
+			for _, pid := range strings.Fields(string(procs)) {
+				stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+				if n, _ := strconv.Atoi(pid); bytes.Contains(stat, []byte(") T ")) != stop && n > 0 {
+					moving = true
+					_ = unix.Kill(n, map[bool]unix.Signal{true: unix.SIGSTOP, false: unix.SIGCONT}[stop])
+				}
+			}
+			return err
+		})
+		if err != nil || !moving {
 			return err
 		}
 		if err := pause(ctx, time.Millisecond); err != nil {
