@@ -56,7 +56,7 @@ func (a *agent) made() map[string]Snapshot {
 			case strings.HasPrefix(file, "data-"):
 				if r := load[restoration](s, runFile(run, file)); r != nil && (r.State == dataDone || r.State == dataStays) {
 					for _, m := range r.Members {
-						made[m.Kept] = Snapshot{Source: m.Source, Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Replaced: true, Recorded: true}
+						made[m.Kept] = Snapshot{Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Replaced: true, Recorded: true}
 					}
 				}
 			}
@@ -112,7 +112,9 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 		}
 		s.FSID, s.Name, s.Path, s.ID, s.UUID, s.ParentUUID = fsid, name, v.path(mounts, name), info.ID, info.UUID, info.ParentUUID
 		s.ReadOnly, s.Created, s.Maker = info.ReadOnly, info.Created, "deployer"
-		if !recorded {
+		if s.Replaced {
+			s.Source = v.path(mounts, s.Origin)
+		} else if !recorded {
 			s.Maker = makerOf(name)
 			v.origin(&s, mounts)
 		}
