@@ -79,6 +79,13 @@ func (a *agent) runStore(run string) (*store, error) {
 	return a.store(true)
 }
 
+// at is a moment that a test can stop the process at.
+func (a *agent) at(moment string) {
+	if a.Moment != nil {
+		a.Moment(moment)
+	}
+}
+
 // host is where a path of the host is found by this process.
 func (a *agent) host(path string) string {
 	return a.Prefix + path

@@ -40,14 +40,14 @@ func (p *problem) Error() string { return p.text }
 var doers = map[string]func(*agent, context.Context, string, Operation) (effect, error){
 	DoStopJob: (*agent).doStopJob, DoActivate: (*agent).doActivate, DoProfile: (*agent).doProfile, DoBoot: (*agent).doBoot,
 	DoWriteFile: (*agent).doWriteFile, DoUnits: (*agent).doUnits, DoUnpin: (*agent).doUnpin,
-	DoTrial: (*agent).doTrial, DoReboot: (*agent).doReboot,
+	DoTrial: (*agent).doTrial, DoReboot: (*agent).doReboot, DoData: (*agent).doData, DoStart: (*agent).doStart,
 }
 
 // applyNow does one operation for the connection. Those that start programs of
 // the system run as a job: a connection that breaks must not break them.
 func (a *agent) applyNow(ctx context.Context, op Operation) (Outcome, error) {
 	run := a.currentRun()
-	if a.direct || !slices.Contains([]string{DoActivate, DoBoot, DoTrial, DoReboot}, op.Op) {
+	if a.direct || !slices.Contains([]string{DoActivate, DoBoot, DoTrial, DoReboot, DoData}, op.Op) {
 		return a.apply(context.WithoutCancel(ctx), run, op), nil
 	}
 	unit := "deployer-" + strings.Trim(run+"-apply-", "-") + "-" + token() + ".service"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -15,18 +14,65 @@ import (
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
-// discover says what is behind each path, and why it could not be snapshotted.
+// discover says what is behind each path, and why it could not be snapshotted,
+// and of each file system how full it is and what goes on.
 func (a *agent) discover(_ context.Context, args DiscoverArgs) (Discovery, error) {
-	mounts := readMounts(a.host("/proc/self/mountinfo"))
+	mounts := a.mounts()
 	paths := args.Paths
 	if len(paths) == 0 {
 		paths = btrfsMounts(mounts)
 	}
 	d := Discovery{Volumes: []Volume{}}
+	known := map[string]bool{"": true}
 	for _, p := range paths {
-		d.Volumes = append(d.Volumes, a.volume(p, mounts))
+		v := a.volume(p, mounts)
+		d.Volumes = append(d.Volumes, v)
+		if !known[v.FSID] {
+			known[v.FSID] = true
+			if f, err := a.filesystem(p, v.FSID, mounts); err == nil {
+				d.Filesystems = append(d.Filesystems, f)
+			}
+		}
 	}
 	return d, nil
+}
+
+func (a *agent) filesystem(path, fsid string, mounts []mount) (Filesystem, error) {
+	f, err := btrfs.Open(a.host(path))
+	if err != nil {
+		return Filesystem{}, err
+	}
+	defer f.Close()
+	u, err := btrfs.Usage(f)
+	if err != nil {
+		return Filesystem{}, err
+	}
+	tree, err := btrfs.ReadTree(f)
+	if err != nil {
+		return Filesystem{}, err
+	}
+	info := Filesystem{FSID: fsid, Device: mountOf(mounts, a.host(path)).Source, Total: u.Device, Unallocated: u.Unallocated,
+		Data: u.Data, DataSize: u.DataOf, Metadata: u.Meta, MetadataSize: u.MetaOf, Reserve: u.Reserve, Copies: u.Copies, Missing: u.MissingDevice,
+		Operation: strings.TrimPrefix(a.line("/sys/fs/btrfs/"+fsid+"/exclusive_operation"), "none"),
+		Quotas:    exists(a.host("/sys/fs/btrfs/" + fsid + "/qgroups")), Sending: sending()}
+	for _, s := range tree.All() {
+		if s.ParentUUID != "" && s.ReadOnly {
+			info.Snapshots++
+		}
+	}
+	return info, nil
+}
+
+// sending names processes that send or receive: the kernel tells nobody.
+func sending() (list []string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		data, _ := os.ReadFile(p)
+		if args := strings.Split(string(data), "\x00"); len(args) > 2 && filepath.Base(args[0]) == "btrfs" && (args[1] == "send" || args[1] == "receive") {
+			list = append(list, strings.TrimSpace(strings.Join(args, " ")))
+		}
+	}
+	return list
 }
 
 func btrfsMounts(mounts []mount) []string {
@@ -40,7 +86,7 @@ func btrfsMounts(mounts []mount) []string {
 }
 
 func (a *agent) volume(path string, mounts []mount) Volume {
-	v := Volume{Path: path, FS: mountOf(mounts, path).FS}
+	v := Volume{Path: path, FS: mountOf(mounts, a.host(path)).FS}
 	var st unix.Statfs_t
 	if unix.Statfs(a.host(path), &st) == nil {
 		v.Free = st.Bavail * uint64(st.Bsize)
@@ -56,8 +102,17 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 		v.Problem = err.Error()
 	} else if !v.Root {
 		v.Problem = path + " is a folder, not a subvolume"
-	} else if swap := swapIn(f); swap != "" {
-		v.Problem = path + " holds the active swap file " + swap + ": it cannot be snapshotted"
+	} else if v.Swap = swapIn(f); v.Swap != "" {
+		v.Problem = path + " holds the active swap file " + v.Swap + ": it cannot be snapshotted"
+	}
+	if v.Root {
+		v.ByID = a.mountedByID(v.ID)
+	}
+	dev := mountOf(mounts, a.host(path)).Dev
+	for _, m := range mounts {
+		if m.FS == "btrfs" && m.Dev == dev && within(m.Root, "/"+v.Name) {
+			v.Mounts = append(v.Mounts, Mount{Path: m.Path, Root: m.Root, Options: m.Options, FS: m.Super})
+		}
 	}
 	return v
 }
@@ -77,7 +132,7 @@ func (s Snapper) volume(v *Volume, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	v.ID, v.UUID, v.ReadOnly = info.ID, info.UUID, info.ReadOnly
+	v.ID, v.UUID, v.ReadOnly, v.Received = info.ID, info.UUID, info.ReadOnly, info.Received
 	if v.FSID, err = s.FSID(f); err != nil {
 		return err
 	}
@@ -89,6 +144,9 @@ func (s Snapper) volume(v *Volume, f *os.File) error {
 		for _, p := range tree.Below(info.ID) {
 			v.Nested = append(v.Nested, filepath.Join(v.Path, p))
 		}
+	}
+	if t, ok := tree.(*btrfs.Tree); ok {
+		v.Default = t.Default == info.ID
 	}
 	v.Name, err = tree.Path(info.ID)
 	return err
@@ -110,82 +168,4 @@ func swapIn(f *os.File) string {
 		}
 	}
 	return ""
-}
-
-var snapshotName = regexp.MustCompile(`(?s)^\d{8}T\d{6}Z-(.+)$`) // a name may hold a newline
-
-// snapshots lists deployer's own, oldest first, in the folders where it keeps
-// them for the given paths, and in those paths themselves: by their names,
-// dated by the kernel.
-func (a *agent) snapshots(_ context.Context, args DiscoverArgs) ([]Snapshot, error) {
-	l := lister{fs: a.fs, mounts: readMounts(a.host("/proc/self/mountinfo")), seen: map[string]bool{}, list: []Snapshot{}}
-	paths := args.Paths
-	if len(paths) == 0 {
-		paths = btrfsMounts(l.mounts)
-	}
-	for _, p := range paths {
-		for _, dir := range append(a.folders(a.fsidOf(p)), p) {
-			if !l.seen[dir] {
-				l.seen[dir] = true
-				l.add(a.host(dir))
-			}
-		}
-	}
-	slices.SortFunc(l.list, func(x, y Snapshot) int { return x.Created.Compare(y.Created) })
-	return l.list, nil
-}
-
-type lister struct {
-	fs     Snapper
-	mounts []mount
-	seen   map[string]bool // folders and uuids
-	list   []Snapshot
-}
-
-func (l *lister) add(dir string) {
-	f, err := l.fs.Open(dir)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	tree, err := l.fs.Tree(f)
-	if err != nil {
-		return
-	}
-	names, _ := f.Readdirnames(-1)
-	for _, name := range names {
-		m := snapshotName.FindStringSubmatch(name)
-		info, err := l.fs.describe(filepath.Join(dir, name))
-		if m == nil || err != nil || info.ParentUUID == "" || l.seen[info.UUID] {
-			continue
-		}
-		l.seen[info.UUID] = true
-		s := Snapshot{Path: filepath.Join(dir, name), ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: info.ReadOnly, Created: info.Created}
-		s.Run, s.Source = l.origin(tree, m[1], info)
-		l.list = append(l.list, s)
-	}
-}
-
-// origin splits RUN-SUBVOLUME at the subvolume that it was taken of: both may
-// hold dashes.
-func (l *lister) origin(tree Tree, name string, info btrfs.Info) (run, source string) {
-	if id, found := tree.Find(info.ParentUUID); found {
-		path, _ := tree.Path(id)
-		source = l.mounted(path)
-		if run, ok := strings.CutSuffix(name, "-"+dashed(path)); ok {
-			return run, source
-		}
-	}
-	// The source has another name by now, or is gone.
-	return name[:max(0, strings.LastIndexByte(name, '-'))], source
-}
-
-// mounted is where a subvolume is mounted, else its path below the top level.
-func (l *lister) mounted(source string) string {
-	for _, m := range l.mounts {
-		if m.FS == "btrfs" && m.Root == "/"+source {
-			return m.Path
-		}
-	}
-	return source
 }

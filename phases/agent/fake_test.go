@@ -33,12 +33,30 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	if os.Geteuid() != 0 || os.Getenv("TEST_NAMESPACE") != "" {
+		os.Exit(m.Run())
+	}
+	// In a mount namespace of their own: whoever makes one on this machine
+	// meanwhile would hold copies of the mounts that tests make.
+	c := exec.Command("/proc/self/exe", os.Args[1:]...)
+	c.Env = append(os.Environ(), "TEST_NAMESPACE=own")
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := c.Run(); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 func fakeOptions(prefix string) Options {
 	u := fakeUnits{prefix}
-	return Options{Root: prefix + "/state", Prefix: prefix, Path: prefix + "/bin:/usr/bin:/bin", Units: u, Journal: u, Self: []string{os.Args[0], "as-agent"}}
+	moment := func(name string) {
+		if name == os.Getenv("TEST_KILL_AT") {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	return Options{Moment: moment, Root: prefix + "/state", Prefix: prefix, Path: prefix + "/bin:/usr/bin:/bin", Units: u, Journal: u, Self: []string{os.Args[0], "as-agent"}}
 }
 
 // fakeUnits is a service manager in a folder: units is what List prints, a
@@ -49,7 +67,51 @@ func (f fakeUnits) file(parts ...string) string { return f.dir + "/" + strings.J
 
 func (f fakeUnits) List(context.Context) ([]Unit, error) {
 	data, err := os.ReadFile(f.file("units"))
-	return parseUnits(string(data)), err
+	units := parseUnits(string(data))
+	scripts, _ := filepath.Glob(f.file("*.script"))
+	for _, s := range scripts {
+		if name := strings.TrimSuffix(filepath.Base(s), ".script"); len(f.procs(name)) > 0 {
+			units = append(units, Unit{name, "loaded", "active", "running"})
+		}
+	}
+	return units, err
+}
+
+// cgroup is where a unit with a NAME.script runs: a real control group.
+func (f fakeUnits) cgroup(unit string) string {
+	return "/deployer-test-" + sum([]byte(f.dir))[:12] + "/" + unit
+}
+
+func (f fakeUnits) procs(unit string) []string {
+	data, _ := os.ReadFile(cgroups() + f.cgroup(unit) + "/cgroup.procs")
+	return strings.Fields(string(data))
+}
+
+func (f fakeUnits) startScript(unit string) error {
+	dir := cgroups() + f.cgroup(unit)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	c := exec.Command("sh", "-c", "echo $$ > "+dir+"/cgroup.procs && exec sh "+f.file(unit, ".script"))
+	c.Dir, c.SysProcAttr = f.dir, &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	go c.Wait()
+	for len(f.procs(unit)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+func (f fakeUnits) stopScript(unit string) {
+	for pids := f.procs(unit); len(pids) > 0; pids = f.procs(unit) {
+		for _, pid := range pids {
+			n, _ := strconv.Atoi(pid)
+			syscall.Kill(n, syscall.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (f fakeUnits) Run(_ context.Context, t Transient) error {
@@ -91,17 +153,40 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 		}
 		return map[string]string{"ActiveState": "inactive"}, nil
 	}
+	if _, err := os.Stat(f.file(unit, ".script")); err == nil {
+		p := map[string]string{"ControlGroup": f.cgroup(unit)}
+		f.properties(unit, p)
+		return p, nil
+	}
 	units, _ := f.List(context.Background())
 	for _, u := range units {
 		if u.Name == unit {
 			return map[string]string{"ActiveState": u.Active, "SubState": u.Sub, "LoadState": "loaded", "Result": "exit-code"}, nil
 		}
 	}
-	return map[string]string{"ActiveState": "inactive", "LoadState": "not-found"}, nil
+	p := map[string]string{"ActiveState": "inactive", "LoadState": "not-found"}
+	f.properties(unit, p)
+	return p, nil
+}
+
+func (f fakeUnits) properties(unit string, p map[string]string) {
+	data, _ := os.ReadFile(f.file(unit, ".properties"))
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		p[key] = value
+	}
 }
 
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	for _, u := range units {
+		if _, err := os.Stat(f.file(u, ".script")); err == nil {
+			if f.stopScript(u); verb == "start" {
+				if err := f.startScript(u); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		if pid := f.pid(u); pid > 0 && verb == "stop" {
 			tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // KillMode=control-group
 			for _, task := range tasks {

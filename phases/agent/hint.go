@@ -37,10 +37,29 @@ func (a *agent) hint(run string, op Operation) []string {
 		return []string{a.fileHint(run, op)}
 	case DoUnits:
 		return []string{"systemctl start -- " + quoteAll(op.Units)}
+	case DoData:
+		return dataHint(op.Data)
+	case DoStart:
+		return []string{"# start the units that were stopped for restore-data"}
 	case DoUnpin:
 		return []string{"rm -f -- " + quote(path.Join(gcroots, run+"-"+op.Name))}
 	}
 	return nil
+}
+
+// dataHint is the way by names: without an exchange, so not for a power cut.
+func dataHint(d *Data) []string {
+	if d == nil {
+		return nil
+	}
+	list := []string{"# stop what uses these subvolumes and unmount them first"}
+	for _, s := range d.Snapshots {
+		top, live := "/run/deployer-top", quote("/run/deployer-top/"+s.Origin)
+		list = append(list, "mkdir -p "+top+"; mount -o subvolid=5 UUID="+quote(s.FSID)+" "+top,
+			"mv -T -- "+live+" "+quote(top+"/"+s.Origin+".replaced"), "btrfs subvolume snapshot "+quote(top+"/"+s.Name)+" "+live,
+			"# subvolumes that were nested in it are in .replaced now: mv each to its place", "umount "+top)
+	}
+	return append(list, "# mount them again (findmnt, /etc/fstab), start what was stopped")
 }
 
 func (a *agent) fileHint(run string, op Operation) string {

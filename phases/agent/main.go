@@ -50,6 +50,8 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 		return newAgent(o).runJob(ctx, args[1])
 	case len(args) == 2 && args[0] == "guard":
 		return newAgent(o).runGuard(ctx, args[1])
+	case len(args) == 2 && args[0] == "go-on":
+		return newAgent(o).runGoOn(ctx, args[1])
 	case slices.Equal(args, []string{"resume"}):
 		return newAgent(o).runResume(ctx)
 	case len(args) == 2 && args[0] == "restore":

@@ -8,10 +8,17 @@ import (
 
 // Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type mount struct {
-	Root   string // the part of the file system that is mounted
-	Path   string
-	FS     string
-	Source string
+	Root    string // the part of the file system that is mounted
+	Path    string
+	FS      string
+	Source  string
+	ID      string
+	Parent  string
+	Dev     string // of the file system: not that of its files, on Btrfs
+	Options string // of this mount
+	Super   string // of the file system
+	Shared  string // whom its changes go to
+	Master  string // whom its changes come from
 }
 
 func readMounts(file string) []mount {
@@ -21,7 +28,23 @@ func readMounts(file string) []mount {
 		left, right, _ := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
 		if len(l) >= 5 && len(r) >= 2 {
-			list = append(list, mount{unescape(l[3]), unescape(l[4]), r[0], unescape(r[1])})
+			m := mount{Root: unescape(l[3]), Path: unescape(l[4]), FS: r[0], Source: unescape(r[1]), ID: l[0], Parent: l[1], Dev: l[2]}
+			for _, field := range l[min(6, len(l)):] {
+				kind, group, _ := strings.Cut(field, ":")
+				switch kind {
+				case "shared":
+					m.Shared = group
+				case "master":
+					m.Master = group
+				}
+			}
+			if len(l) > 5 {
+				m.Options = l[5]
+			}
+			if len(r) > 2 {
+				m.Super = r[2]
+			}
+			list = append(list, m)
 		}
 	}
 	return list

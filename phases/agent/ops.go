@@ -52,6 +52,10 @@ func init() { // not at once: it would refer to itself
 		OpDiscover:  is(reads, (*agent).discover),
 		OpSnapshot:  is(writes, (*agent).snapshot),
 		OpSnapshots: is(reads, (*agent).snapshots),
+		OpPreview:   is(child, (*agent).preview),
+		OpFiles:     is(writes, (*agent).files),
+		OpHold:      is(settles, (*agent).hold),
+		OpDelete:    is(settles, (*agent).deleteSnapshots),
 	}
 }
 

@@ -40,7 +40,8 @@ type Options struct {
 	Digest  string    // of this program; empty: of the file that it was started from
 	Stdout  io.Writer // what a job's programs print
 
-	Unfenced, Undecided bool // without the check of the epoch, of the decision: for the tests of the tests
+	Unfenced, Undecided bool              // without the check of the epoch, of the decision: for the tests of the tests
+	Moment              func(name string) // told of steps that a restore of data or a pause can be cut short after; tests only
 }
 
 // Clock is the time since the boot, sleep included.

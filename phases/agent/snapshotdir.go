@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -12,16 +13,22 @@ import (
 )
 
 // place finds the folder for a snapshot and the name in it.
-func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64) error {
+func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64, names map[string]bool) error {
 	tree, err := a.fs.Tree(s.src)
 	if err != nil {
 		return err
 	}
-	path, err := tree.Path(s.info.ID)
-	if err != nil {
+	if s.origin, err = tree.Path(s.info.ID); err != nil {
 		return err
 	}
-	s.name = args.Stamp + "-" + args.Run + "-" + dashed(path)
+	s.name = args.Stamp + "-" + args.Run + "-"
+	if args.Generation > 0 {
+		s.name += fmt.Sprintf("g%d-", args.Generation)
+	}
+	if s.name = shorten(s.name + dashed(s.origin)); names[s.name] { // a-b and a/b
+		s.name = shorten(fmt.Sprintf("%s-%d", s.name, s.info.ID))
+	}
+	names[s.name] = true
 	dirs := []string{args.Dir}
 	if args.Dir == "" || a.fsidOf(args.Dir) != s.fsid && subjects[a.fsidOf(args.Dir)] != nil {
 		dirs = a.folders(s.fsid) // the wanted folder is another file system's of the set
@@ -42,6 +49,19 @@ func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64) 
 
 func dashed(path string) string {
 	return cmp.Or(strings.ReplaceAll(path, "/", "-"), "top")
+}
+
+// stampForm is how names tell the time: UTC, so that no clock change makes two
+// of one or sorts them wrongly.
+const stampForm = "20060102T150405Z"
+
+// shorten makes a name fit, and differ still.
+func shorten(name string) string {
+	const longest = 255
+	if len(name) <= longest {
+		return name
+	}
+	return name[:longest-9] + "-" + sum([]byte(name))[:8]
 }
 
 // folders are where snapshots of a file system may go when nobody names one, the

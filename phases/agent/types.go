@@ -315,15 +315,17 @@ type Closing struct {
 
 // The typed operations. A recipe is a list of them; so is what a step does.
 const (
-	DoStopJob   = "stop-job"    // Unit: end a job that may still run, and wait until its processes are gone
-	DoActivate  = "activate"    // System, Action: switch-to-configuration Action, then /run/current-system must be System
-	DoProfile   = "set-profile" // Profile, Generation or System: set it, read it back; Drop: generation to remove afterwards
-	DoBoot      = "set-boot"    // System, Loader, Default: nothing if the boot default is that already; else System's `boot`, read back
-	DoWriteFile = "write-file"  // Path, Digest, Mode, Owner, Content from the run's folder; or Link; neither removes it
-	DoUnits     = "units"       // Units: those must be active in the end; start what is not
-	DoUnpin     = "unpin"       // Name
-	DoTrial     = "trial"       // System, Boot: the next boot alone starts System, later ones Boot.System as before; without System: no trial any more
-	DoReboot    = "reboot"      // System: unless it is what was booted, or the boot is still BootID; seen from outside, never done by itself
+	DoStopJob   = "stop-job"      // Unit: end a job that may still run, and wait until its processes are gone
+	DoActivate  = "activate"      // System, Action: switch-to-configuration Action, then /run/current-system must be System
+	DoProfile   = "set-profile"   // Profile, Generation or System: set it, read it back; Drop: generation to remove afterwards
+	DoBoot      = "set-boot"      // System, Loader, Default: nothing if the boot default is that already; else System's `boot`, read back
+	DoWriteFile = "write-file"    // Path, Digest, Mode, Owner, Content from the run's folder; or Link; neither removes it
+	DoUnits     = "units"         // Units: those must be active in the end; start what is not
+	DoUnpin     = "unpin"         // Name
+	DoTrial     = "trial"         // System, Boot: the next boot alone starts System, later ones Boot.System as before; without System: no trial any more
+	DoData      = "restore-data"  // Data: subvolumes become what they were in snapshots; what they replace is kept
+	DoStart     = "start-stopped" // starts what restore-data stopped and left so
+	DoReboot    = "reboot"        // System: unless it is what was booted, or the boot is still BootID; seen from outside, never done by itself
 )
 
 // Operation is one typed operation with exact ids and paths, never "the
@@ -349,6 +351,7 @@ type Operation struct {
 	Link       string   `json:"link,omitempty"`  // of write-file: a symbolic link, with this in it
 	Name       string   `json:"name,omitempty"`
 	BootID     string   `json:"boot_id,omitempty"`
+	Data       *Data    `json:"data,omitempty"`
 }
 
 // Outcome is what one operation did.
@@ -419,56 +422,4 @@ type Sample struct {
 	Values map[string]float64 `json:"values,omitempty"`
 	Output string             `json:"output,omitempty"` // last lines, for the failure's context
 	Took   float64            `json:"took"`             // seconds
-}
-
-// DiscoverArgs asks what backs the given mount points; empty: everything Btrfs.
-type DiscoverArgs struct {
-	Paths []string `json:"paths"`
-}
-
-// Discovery is what was found.
-type Discovery struct {
-	Volumes []Volume `json:"volumes"`
-}
-
-// Volume is one declared path and the subvolume behind it.
-type Volume struct {
-	Path     string   `json:"path"`
-	Btrfs    bool     `json:"btrfs"`
-	Root     bool     `json:"root"` // the path is a subvolume's root itself
-	ID       uint64   `json:"id,omitempty"`
-	UUID     string   `json:"uuid,omitempty"`
-	Name     string   `json:"name,omitempty"` // path below the top level
-	ReadOnly bool     `json:"read_only,omitempty"`
-	Nested   []string `json:"nested,omitempty"` // subvolumes below it: a snapshot leaves them empty
-	FS       string   `json:"fs"`               // file system type, and its id below
-	FSID     string   `json:"fsid,omitempty"`
-	Free     uint64   `json:"free"`
-	Problem  string   `json:"problem,omitempty"` // why it cannot be snapshotted, in words
-}
-
-// SnapshotArgs asks for one snapshot set. Dir is a folder on the same Btrfs,
-// outside every path of the set.
-type SnapshotArgs struct {
-	Run   string   `json:"run"`
-	Dir   string   `json:"dir"`
-	Stamp string   `json:"stamp"` // UTC, 20060102T150405Z
-	Paths []string `json:"paths"`
-}
-
-// SnapshotSet is what was taken, all of it or nothing.
-type SnapshotSet struct {
-	Snapshots []Snapshot `json:"snapshots"`
-}
-
-// Snapshot is one read-only snapshot.
-type Snapshot struct {
-	Source     string    `json:"source"` // mount point that it was taken of
-	Path       string    `json:"path"`
-	ID         uint64    `json:"id"`
-	UUID       string    `json:"uuid"`
-	ParentUUID string    `json:"parent_uuid"`
-	ReadOnly   bool      `json:"read_only"`
-	Run        string    `json:"run,omitempty"`
-	Created    time.Time `json:"created"`
 }

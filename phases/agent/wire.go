@@ -66,4 +66,8 @@ const (
 	OpSnapshot  = "btrfs.snapshot" // SnapshotArgs → SnapshotSet: read-only, durable when it answers
 	OpCancel    = "cancel"         // ID of a request: end it early, if it is a read; no answer of its own
 	OpSnapshots = "btrfs.list"     // DiscoverArgs → []Snapshot made by deployer
+	OpPreview   = "btrfs.preview"  // PreviewArgs → Preview: may take and delete a temporary snapshot
+	OpFiles     = "btrfs.files"    // FilesArgs → FilesResult: single files out of a snapshot
+	OpHold      = "btrfs.hold"     // HoldArgs → HoldArgs
+	OpDelete    = "btrfs.delete"   // DeleteArgs → []Deleted: only what nothing can want any more
 )

@@ -25,6 +25,11 @@ func TestLayoutsAreTheKernels(t *testing.T) {
 		"search_key":           {unsafe.Sizeof(searchKey{}), 104},
 		"search_args_v2":       {unsafe.Offsetof(searchArgs{}.Buf), 112},
 		"search_header":        {unsafe.Sizeof(searchHeader{}), headerSize},
+		"dev_info":             {unsafe.Sizeof(devInfoArgs{}), 4096},
+		"dev_info.path":        {unsafe.Offsetof(devInfoArgs{}.Path), 3072},
+		"space_info.spaces":    {unsafe.Offsetof(spaceArgs{}.Spaces), 16},
+		"space_info.space":     {unsafe.Sizeof(spaceArgs{}.Spaces[0]), 24},
+		"send":                 {unsafe.Sizeof(sendArgs{}), 72},
 	} {
 		if c[0] != c[1] {
 			t.Errorf("%s: %d, the kernel has %d", name, c[0], c[1])

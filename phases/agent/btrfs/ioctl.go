@@ -20,18 +20,27 @@ const (
 	iocInoLookup     = 3<<30 | 4096<<16 | magic<<8 | 18
 	iocSnapCreateV2  = 1<<30 | 4096<<16 | magic<<8 | 23
 	iocSubvolCreate  = 1<<30 | 4096<<16 | magic<<8 | 14
+	iocSpaceInfo     = 3<<30 | 16<<16 | magic<<8 | 20
+	iocDevInfo       = 3<<30 | 4096<<16 | magic<<8 | 30
 	iocFSInfo        = 2<<30 | 1024<<16 | magic<<8 | 31
+	iocSend          = 1<<30 | 72<<16 | magic<<8 | 38
 	iocGetSubvolInfo = 2<<30 | 504<<16 | magic<<8 | 60
+	iocSnapDestroyV2 = 1<<30 | 4096<<16 | magic<<8 | 63
 
 	rootInode  = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
 	topLevel   = 5   // BTRFS_FS_TREE_OBJECTID
 	rootTree   = 1   // BTRFS_ROOT_TREE_OBJECTID
+	rootDir    = 6   // BTRFS_ROOT_TREE_DIR_OBJECTID, where the default subvolume is named
+	dirItem    = 84  // BTRFS_DIR_ITEM_KEY
 	rootItem   = 132 // BTRFS_ROOT_ITEM_KEY
 	backref    = 144 // BTRFS_ROOT_BACKREF_KEY
-	uuidAt     = 247 // of uuid in struct btrfs_root_item, which is packed
 	lastID     = ^uint64(255)
 	readOnly   = 1 << 1 // BTRFS_SUBVOL_RDONLY, in arguments
+	byID       = 1 << 4 // BTRFS_SUBVOL_SPEC_BY_ID
 	rootFlagRO = 1 << 0 // BTRFS_ROOT_SUBVOL_RDONLY, in a root item's flags
+
+	// Of struct btrfs_root_item, which is packed.
+	flagsAt, uuidAt, parentAt, receivedAt, ctransAt, otimeAt = 208, 247, 263, 279, 295, 339
 )
 
 type volArgs struct {
@@ -56,6 +65,30 @@ type fsInfoArgs struct {
 	MaxID, Devices uint64
 	FSID           [16]byte
 	_              [992]byte
+}
+
+type devInfoArgs struct {
+	ID          uint64
+	UUID        [16]byte
+	Used, Total uint64
+	_           [379]uint64
+	Path        [1024]byte
+}
+
+// spaceArgs has room for every combination of kind and profile that there is.
+type spaceArgs struct {
+	Slots, Total uint64
+	Spaces       [64]struct{ Flags, Total, Used uint64 }
+}
+
+type sendArgs struct {
+	FD      int64
+	Clones  uint64
+	Sources uintptr
+	Parent  uint64
+	Flags   uint64
+	Version uint32
+	_       [28]byte
 }
 
 type timespec struct {

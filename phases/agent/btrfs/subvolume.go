@@ -1,6 +1,7 @@
 package btrfs
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,7 +21,9 @@ var ErrNotBtrfs = errors.New("is not on Btrfs")
 type Info struct {
 	ID               uint64
 	UUID, ParentUUID string
+	Received         string // uuid of what it is a copy of, by receive
 	ReadOnly         bool
+	Changed          uint64    // transaction of the last change
 	Created          time.Time // otime: when it was made or snapshotted
 }
 
@@ -56,8 +59,8 @@ func Get(f *os.File) (Info, error) {
 		return Info{}, fmt.Errorf("cannot describe the subvolume of %s: %w", f.Name(), err)
 	}
 	return Info{
-		ID: a.ID, UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID),
-		ReadOnly: a.Flags&rootFlagRO != 0, Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
+		ID: a.ID, UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID), Received: uuid(a.Received),
+		ReadOnly: a.Flags&rootFlagRO != 0, Changed: a.CTrans, Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
 	}, nil
 }
 
@@ -72,8 +75,14 @@ func FSID(f *os.File) (string, error) {
 
 // Snapshot makes a read-only snapshot of the subvolume src as dir/name. A name
 // that is taken is fs.ErrExist: nothing is nested or replaced.
-func Snapshot(src, dir *os.File, name string) error {
-	a := volArgsV2{FD: int64(src.Fd()), Flags: readOnly}
+func Snapshot(src, dir *os.File, name string) error { return snapshot(src, dir, name, readOnly) }
+
+// Copy is Snapshot, writable. A read-only snapshot is never made writable
+// itself: the kernel would still take it for what it was received as.
+func Copy(src, dir *os.File, name string) error { return snapshot(src, dir, name, 0) }
+
+func snapshot(src, dir *os.File, name string, flags uint64) error {
+	a := volArgsV2{FD: int64(src.Fd()), Flags: flags}
 	return named(iocSnapCreateV2, "snapshot "+src.Name()+" as", dir, name, a.Name[:], &a)
 }
 
@@ -88,6 +97,17 @@ func Create(dir *os.File, name string) error {
 func Destroy(dir *os.File, name string) error {
 	var a volArgs
 	return named(iocSnapDestroy, "delete", dir, name, a.Name[:], &a)
+}
+
+// DestroyID deletes a subvolume by its id: no name can come to mean another one
+// in between. It needs Linux 5.7.
+func DestroyID(f *os.File, id uint64) error {
+	a := volArgsV2{Flags: byID}
+	binary.NativeEndian.PutUint64(a.Name[:], id)
+	if err := ioctl(f, iocSnapDestroyV2, &a); err != nil {
+		return fmt.Errorf("cannot delete subvolume %d: %w", id, err)
+	}
+	return nil
 }
 
 func named[T any](request uintptr, what string, dir *os.File, name string, field []byte, arg *T) error {

@@ -1,12 +1,15 @@
 package btrfs
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,14 +22,17 @@ type Ref struct {
 
 // Tree is every subvolume of a file system but the top level, by id.
 type Tree struct {
-	f    *os.File
-	refs map[uint64]Ref
-	ids  map[string]uint64 // by uuid
+	f     *os.File
+	refs  map[uint64]Ref
+	infos map[uint64]Info // also of deleted ones that are not cleaned yet
+	ids   map[string]uint64
+
+	Default uint64 // what a mount without subvol= and subvolid= gets
 }
 
 // ReadTree reads the file system that an open folder lies in. It needs root.
 func ReadTree(f *os.File) (*Tree, error) {
-	t := &Tree{f: f, refs: map[uint64]Ref{}, ids: map[string]uint64{}}
+	t := &Tree{f: f, refs: map[uint64]Ref{}, infos: map[uint64]Info{}, ids: map[string]uint64{}}
 	key := searchKey{Tree: rootTree, MinObject: topLevel, MaxObject: lastID, MaxOffset: ^uint64(0), MaxTrans: ^uint64(0), MinType: rootItem, MaxType: backref}
 	args := &searchArgs{}
 	for {
@@ -60,11 +66,23 @@ func (t *Tree) add(buf []byte, items uint32) (last searchHeader) {
 		case last.Type == backref && len(data) >= 18:
 			n := binary.LittleEndian.Uint16(data[16:])
 			t.refs[last.Object] = Ref{Parent: last.Offset, Dir: binary.LittleEndian.Uint64(data), Name: string(data[18:][:n])}
-		case last.Type == rootItem && len(data) >= uuidAt+16:
-			t.ids[uuid([16]byte(data[uuidAt:]))] = last.Object
+		case last.Type == rootItem && len(data) >= otimeAt+12:
+			i := infoOf(last.Object, data)
+			t.infos[i.ID], t.ids[i.UUID] = i, i.ID
+		case last.Object == rootDir && last.Type == dirItem && len(data) >= 30 && string(data[30:]) == "default":
+			t.Default = binary.LittleEndian.Uint64(data)
 		}
 	}
 	return last
+}
+
+func infoOf(id uint64, item []byte) Info {
+	at := func(offset int) [16]byte { return [16]byte(item[offset:]) }
+	return Info{
+		ID: id, UUID: uuid(at(uuidAt)), ParentUUID: uuid(at(parentAt)), Received: uuid(at(receivedAt)),
+		ReadOnly: binary.LittleEndian.Uint64(item[flagsAt:])&rootFlagRO != 0, Changed: binary.LittleEndian.Uint64(item[ctransAt:]),
+		Created: time.Unix(int64(binary.LittleEndian.Uint64(item[otimeAt:])), int64(binary.LittleEndian.Uint32(item[otimeAt+8:]))).UTC(),
+	}
 }
 
 // advance moves the start of the search behind an item. A key is (object, type,
@@ -102,8 +120,44 @@ func (t *Tree) Path(id uint64) (string, error) {
 
 // Find is the id of the subvolume with a uuid.
 func (t *Tree) Find(uuid string) (uint64, bool) {
-	id, ok := t.ids[uuid]
+	id := t.ids[uuid]
+	_, ok := t.refs[id]
 	return id, ok && uuid != ""
+}
+
+// All is every subvolume that has a name, by id.
+func (t *Tree) All() []Info {
+	var list []Info
+	for id := range t.refs {
+		if i, ok := t.infos[id]; ok {
+			list = append(list, i)
+		}
+	}
+	slices.SortFunc(list, func(a, b Info) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Cleaning tells whether a subvolume is deleted, but its space not free yet.
+func (t *Tree) Cleaning(id uint64) bool {
+	_, item := t.infos[id]
+	_, name := t.refs[id]
+	return item && !name
+}
+
+// Nested is the subvolumes directly in one, by id: their paths relative to it.
+func (t *Tree) Nested(id uint64) (map[uint64]string, error) {
+	list := map[uint64]string{}
+	for child, ref := range t.refs {
+		if ref.Parent != id {
+			continue
+		}
+		dir, err := lookup(t.f, id, ref.Dir)
+		if err != nil {
+			return nil, err
+		}
+		list[child] = path.Join(dir, ref.Name)
+	}
+	return list, nil
 }
 
 // Below is the paths of the subvolumes that are nested in one, relative to it.
@@ -138,6 +192,24 @@ func (t *Tree) Inside(id, other uint64) bool {
 		id = ref.Parent
 	}
 	return false
+}
+
+// PathOf is where an open folder is, below the top level.
+func (t *Tree) PathOf(f *os.File) (string, error) {
+	info, err := Get(f)
+	if err != nil {
+		return "", err
+	}
+	base, err := t.Path(info.ID)
+	if err != nil {
+		return "", err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	dir, err := lookup(f, info.ID, st.Sys().(*syscall.Stat_t).Ino)
+	return path.Join(base, dir), err
 }
 
 // lookup is the path of a folder inside its subvolume.

@@ -1,0 +1,398 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+// restoration is what lies on the disk of a restore-data before it touches
+// anything. How far it came is read from the file systems: every subvolume
+// keeps its id, whatever its name.
+type restoration struct {
+	Data
+	Run     string    `json:"run"`
+	State   string    `json:"state"`
+	Members []*member `json:"members"`
+	Mounts  []lost    `json:"mounts,omitempty"` // what is unmounted meanwhile, in the order of mounting
+	Units   []string  `json:"units,omitempty"`  // what was active and is stopped meanwhile
+	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
+	Began   time.Time `json:"began"`
+}
+
+const (
+	dataBegun  = "begun"
+	dataStays  = "stays" // all done, but units are still stopped
+	dataDone   = "done"
+	dataUndone = "undone"
+)
+
+// member is one subvolume of a restoration. Aside is the name of the copy of
+// the snapshot before the exchange, and of what was replaced after it.
+type member struct {
+	FSID   string            `json:"fsid"`
+	Name   string            `json:"name"`
+	Aside  string            `json:"aside"`
+	UUID   string            `json:"uuid"`           // of the snapshot
+	Live   uint64            `json:"live,omitempty"` // what is to be replaced; 0: nothing was there
+	Kept   string            `json:"kept,omitempty"` // its uuid
+	Copy   uint64            `json:"copy,omitempty"`
+	Nested map[uint64]string `json:"nested,omitempty"` // what moves along
+	Source string            `json:"source"`
+}
+
+// lost is a mount that has to come back.
+type lost struct {
+	mount
+	FSID string
+}
+
+func dataFile(run string, d Data) string {
+	raw, _ := json.Marshal(d.Snapshots)
+	return runFile(run, "data-"+sum(raw)[:16]+".json")
+}
+
+// doData makes subvolumes what they were in snapshots. It can be cut short
+// anywhere and done again; what fails is taken back.
+func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, error) {
+	if op.Data == nil || len(op.Data.Snapshots) == 0 {
+		return effect{}, invalid("nothing to restore was named")
+	}
+	s, err := a.runStore(run)
+	if err != nil {
+		return effect{}, err
+	}
+	alone, err := s.lock(runFile(run, "data.alive"), true)
+	if err != nil {
+		return effect{}, err
+	}
+	defer alone.Close()
+	file := dataFile(run, *op.Data)
+	r := load[restoration](s, file)
+	w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
+	defer w.end()
+	if r != nil && (r.State == dataDone || r.State == dataStays) && w.inPlace(r) {
+		return effect{already: true}, w.finish(ctx, r)
+	}
+	if r == nil || r.State != dataBegun {
+		if r, err = w.plan(ctx, run, *op.Data); err != nil {
+			return effect{}, err
+		}
+		if err := s.writeJSON(file, r); err != nil {
+			return effect{}, err
+		}
+	}
+	if err := w.carry(ctx, r); err != nil {
+		return effect{}, errors.Join(err, w.takeBack(ctx, r))
+	}
+	return effect{message: r.said()}, w.finish(ctx, r)
+}
+
+func (r *restoration) said() string {
+	var kept []string
+	for _, m := range r.Members {
+		if m.Live != 0 {
+			kept = append(kept, fmt.Sprintf("/%s: what it was is kept as /%s", m.Name, m.Aside))
+		}
+	}
+	text := strings.Join(kept, "; ")
+	if r.Reboot {
+		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
+	}
+	return text
+}
+
+// doStart starts what restorations of the run left stopped.
+func (a *agent) doStart(ctx context.Context, run string, _ Operation) (effect, error) {
+	s, err := a.runStore(run)
+	if err != nil {
+		return effect{}, err
+	}
+	files, err := s.names("runs/" + run)
+	done := effect{already: true}
+	for _, name := range files {
+		r := load[restoration](s, runFile(run, name))
+		if !strings.HasPrefix(name, "data-") || r == nil || r.State != dataStays {
+			continue
+		}
+		r.Stay, done = false, effect{message: "started " + strings.Join(r.Units, ", ")}
+		w := &work{agent: a, store: s, file: runFile(run, name)}
+		err = errors.Join(err, w.finish(ctx, r))
+	}
+	return done, err
+}
+
+// work is one process's hands on a restoration.
+type work struct {
+	*agent
+	store   *store
+	file    string
+	volumes map[string]*volumes
+}
+
+func (w *work) end() {
+	for _, v := range w.volumes {
+		v.close()
+	}
+}
+
+func (w *work) on(fsid string) (*volumes, error) {
+	if v := w.volumes[fsid]; v != nil {
+		return v, nil
+	}
+	v, err := w.agent.volumes(fsid)
+	if err == nil {
+		w.volumes[fsid] = v
+	}
+	return v, err
+}
+
+// each does something to every member, backwards if asked to.
+func (w *work) each(r *restoration, back bool, do func(*volumes, *member) error) error {
+	list := slices.Clone(r.Members)
+	if back {
+		slices.Reverse(list)
+	}
+	var errs []error
+	for _, m := range list {
+		v, err := w.on(m.FSID)
+		if err == nil {
+			err = do(v, m)
+		}
+		if errs = append(errs, err); err != nil && !back {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *work) inPlace(r *restoration) bool {
+	return w.each(r, false, func(v *volumes, m *member) error {
+		if id := v.id(m.Name); id == 0 || id != m.Copy {
+			return fs.ErrNotExist
+		}
+		return nil
+	}) == nil
+}
+
+// carry does the whole of it, or the rest of it.
+func (w *work) carry(ctx context.Context, r *restoration) error {
+	if err := w.each(r, false, spared(w.prepare)); err != nil {
+		return err
+	}
+	w.at("prepared")
+	if err := w.clear(ctx, r); err != nil {
+		return err
+	}
+	w.at("cleared")
+	// All within one moment, so that they mostly get into one transaction.
+	err := w.each(r, false, spared(func(v *volumes, m *member) error { return w.forward(v, m, r.Reboot) }))
+	if err != nil {
+		return err
+	}
+	w.at("exchanged")
+	if err := w.sync(); err != nil {
+		return err
+	}
+	if err := w.remount(r, true); err != nil {
+		return err
+	}
+	w.at("mounted")
+	r.State = dataStays
+	return w.store.writeJSON(w.file, r)
+}
+
+// finish starts exactly what was stopped, unless that is left for later.
+func (w *work) finish(ctx context.Context, r *restoration) error {
+	if r.Stay || r.State == dataDone {
+		return nil
+	}
+	if err := w.start(ctx, r.Units); err != nil {
+		return err
+	}
+	r.State = dataDone
+	return w.store.writeJSON(w.file, r)
+}
+
+func (a *agent) start(ctx context.Context, units []string) error {
+	if len(units) == 0 {
+		return nil
+	}
+	_, err := a.doUnits(ctx, "", Operation{Units: units})
+	return err
+}
+
+// prepare makes the writable copy that is to take the name. One that a try
+// before this has left is as good: nobody has seen it.
+func (w *work) prepare(v *volumes, m *member) error {
+	if m.Copy != 0 && (v.id(m.Name) == m.Copy || v.id(m.Aside) == m.Copy) {
+		return nil
+	}
+	f, info, err := v.find(Snapshot{UUID: m.UUID, Path: m.Source})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	dir, base, err := v.in(m.Aside)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := btrfs.Copy(f, dir, base); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	copied, err := btrfs.At(v.top.File, m.Aside)
+	if err != nil {
+		return err
+	}
+	defer copied.Close()
+	is, err := btrfs.Get(copied)
+	if err == nil && (is.ReadOnly || is.ParentUUID != info.UUID || is.ID == m.Live) {
+		err = fmt.Errorf("/%s is not a writable copy of %s", m.Aside, m.Source)
+	}
+	m.Copy = is.ID
+	return err
+}
+
+// forward makes the exchange, and moves along what is nested. In which order
+// they are found is how a cut-short one goes on.
+func (w *work) forward(v *volumes, m *member, running bool) error {
+	switch v.id(m.Name) {
+	case m.Copy:
+	case m.Live:
+		if m.Live == 0 {
+			_ = unix.Unlinkat(int(v.top.Fd()), m.Name, unix.AT_REMOVEDIR) // what a snapshot has of a nested one
+			if err := rename(v, m.Aside, m.Name); err != nil {
+				return err
+			}
+			break
+		}
+		if err := btrfs.Exchange(v.top.File, m.Name, m.Aside); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("/%s is neither what it was nor the copy of %s: somebody else changed it", m.Name, m.Source)
+	}
+	w.at("exchanged " + m.Name)
+	for id, at := range m.Nested {
+		if err := w.along(v, id, filepath.Join(m.Aside, at), filepath.Join(m.Name, at), running); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// along moves a nested subvolume, if it is where it is moved from. The running
+// system gets it back at its old place until the next boot.
+func (w *work) along(v *volumes, id uint64, from, to string, running bool) error {
+	if v.id(from) != id {
+		return nil
+	}
+	if err := parents(v, filepath.Dir(from), filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(int(v.top.Fd()), to, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("cannot move the subvolume /%s along: /%s is in its place: %w", from, to, err)
+	}
+	if !running {
+		return rename(v, from, to)
+	}
+	seen := v.path(w.mounts(), from)
+	m, err := btrfs.Mount(v.Device, from)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := rename(v, from, to); err != nil {
+		return err
+	}
+	if err := unix.Mkdirat(int(v.top.Fd()), from, 0o755); err != nil || seen == "" {
+		return err
+	}
+	return m.Attach("", seen, "relatime", "")
+}
+
+// parents makes the folders that a moved subvolume needs, as they were.
+func parents(v *volumes, from, to string) error {
+	if _, err := os.Lstat(v.proc(to)); err == nil || to == "." {
+		return nil
+	}
+	if err := parents(v, filepath.Dir(from), filepath.Dir(to)); err != nil {
+		return err
+	}
+	st, err := os.Lstat(v.proc(from))
+	if err != nil {
+		return err
+	}
+	o := ownerOf(st)
+	return errors.Join(unix.Mkdirat(int(v.top.Fd()), to, uint32(st.Mode().Perm())),
+		unix.Fchownat(int(v.top.Fd()), to, o.UID, o.GID, unix.AT_SYMLINK_NOFOLLOW))
+}
+
+// proc is a name below the top level as a path of this process.
+func (v *volumes) proc(name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", v.top.Fd(), name)
+}
+
+func rename(v *volumes, from, to string) error {
+	if err := unix.Renameat2(int(v.top.Fd()), from, int(v.top.Fd()), to, unix.RENAME_NOREPLACE); err != nil {
+		return fmt.Errorf("cannot rename /%s to /%s: %w", from, to, err)
+	}
+	return nil
+}
+
+func (w *work) sync() error {
+	for _, v := range w.volumes {
+		if err := btrfs.Sync(v.top.File); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeBack is the way back from one that failed: what was exchanged goes back,
+// what was unmounted and stopped comes again. The copies go.
+func (w *work) takeBack(ctx context.Context, r *restoration) error {
+	ctx = context.WithoutCancel(ctx)
+	err := w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
+	err = errors.Join(err, w.sync(), w.remount(r, false), w.start(ctx, r.Units))
+	if err == nil {
+		err = w.each(r, false, func(v *volumes, m *member) error {
+			if id := v.id(m.Aside); id == 0 || id != m.Copy {
+				return nil
+			}
+			return btrfs.DestroyID(v.top.File, m.Copy)
+		})
+		r.State = dataUndone
+	}
+	if err != nil {
+		err = fmt.Errorf("and it could not be taken back: %w", err)
+	}
+	return errors.Join(err, w.store.writeJSON(w.file, r))
+}
+
+func (w *work) backward(v *volumes, m *member, running bool) error {
+	if m.Copy == 0 || v.id(m.Name) != m.Copy {
+		return nil
+	}
+	if m.Live == 0 {
+		err := rename(v, m.Name, m.Aside)
+		return errors.Join(err, unix.Mkdirat(int(v.top.Fd()), m.Name, 0o755))
+	}
+	var errs []error
+	for id, at := range m.Nested {
+		errs = append(errs, w.along(v, id, filepath.Join(m.Name, at), filepath.Join(m.Aside, at), running))
+	}
+	return errors.Join(append(errs, btrfs.Exchange(v.top.File, m.Name, m.Aside))...)
+}

@@ -1,0 +1,824 @@
+package agent
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+// stock is a host with a Btrfs at /disk (its top level), of which /srv/NAME are
+// subvolumes NAME with a mount of their own, and a set of them in /disk/snaps.
+type stock struct {
+	*host
+	set SnapshotSet
+}
+
+func newStock(t *testing.T, mounted ...string) *stock {
+	t.Helper()
+	h := disk(t, append(slices.Clone(mounted), "snaps")...)
+	s := &stock{host: h}
+	for _, name := range mounted {
+		s.mount(name, "/srv/"+name)
+	}
+	return s
+}
+
+func (s *stock) mount(subvol, at string) {
+	s.t.Helper()
+	must(s.t, os.MkdirAll(s.path(at), 0o755))
+	s.sh("mount -o noatime,nosuid,subvol=%q %q %q", "/"+subvol, s.device(), s.path(at))
+	s.t.Cleanup(func() { exec.Command("umount", "-R", s.path(at)).Run() })
+}
+
+func (s *stock) device() string { return mountOf(s.mounts(), s.path("disk")).Source }
+
+func (s *stock) sh(format string, args ...any) string {
+	s.t.Helper()
+	c := exec.Command("bash", "-euc", fmt.Sprintf(format, args...))
+	c.Dir = s.dir
+	out, err := c.CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("%s: %v %s", fmt.Sprintf(format, args...), err, out)
+	}
+	return string(out)
+}
+
+// take writes "old" everywhere, takes the set, then writes "new".
+func (s *stock) take(paths ...string) {
+	s.t.Helper()
+	for _, p := range paths {
+		s.file(p+"/f", "old")
+	}
+	set, err := s.snapshot(s.t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: paths})
+	must(s.t, err)
+	s.set = set
+	for _, p := range paths {
+		s.file(p+"/f", "new")
+		s.file(p+"/later", "later")
+	}
+}
+
+func (s *stock) restore(stay bool, snaps ...Snapshot) Outcome {
+	s.t.Helper()
+	if snaps == nil {
+		snaps = s.set.Snapshots
+	}
+	return s.apply(s.t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: snaps, Stay: stay}})
+}
+
+func (s *stock) done(o Outcome) {
+	s.t.Helper()
+	if o.State != opDone {
+		s.t.Fatalf("%s: %s", o.State, o.Message)
+	}
+}
+
+func (s *stock) refused(o Outcome, want string) {
+	s.t.Helper()
+	if o.State != opFailed || !strings.Contains(o.Message, want) || strings.Contains(o.Message, "taken back") {
+		s.t.Errorf("%s: %q, want %q", o.State, o.Message, want)
+	}
+}
+
+// is checks what is to be seen at paths.
+func (s *stock) is(want string, paths ...string) {
+	s.t.Helper()
+	for _, p := range paths {
+		if got := s.read(p + "/f"); got != want {
+			s.t.Errorf("%s is %q, want %q", p, got, want)
+		}
+		if exists(s.path(p+"/later")) != (want == "new") {
+			s.t.Errorf("%s: what is later does not fit %s", p, want)
+		}
+	}
+}
+
+// kept is what restores have replaced.
+func (s *stock) kept() (list []Snapshot) {
+	s.t.Helper()
+	all, err := s.snapshots(s.t.Context(), DiscoverArgs{Paths: []string{"/disk"}})
+	must(s.t, err)
+	for _, one := range all {
+		if one.Replaced {
+			list = append(list, one)
+		}
+	}
+	return list
+}
+
+// service is a unit with a real control group whose script runs.
+func (s *stock) service(name, script string) fakeUnits {
+	s.t.Helper()
+	u := fakeUnits{s.dir}
+	s.file(name+".script", script)
+	must(s.t, u.Do(s.t.Context(), "start", name))
+	s.t.Cleanup(func() {
+		u.stopScript(name)
+		for dir := cgroups() + u.cgroup(name); len(dir) > len(cgroups()); dir = filepath.Dir(dir) {
+			syscall.Rmdir(dir)
+		}
+	})
+	return u
+}
+
+// beside is what lies in the folder of snapshots.
+func (s *stock) beside() (names []string) {
+	list, _ := os.ReadDir(s.path("disk/snaps"))
+	for _, e := range list {
+		if e.Name() != ballastName {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func TestRestoreExchangesAMountedSubvolume(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.take("/srv/a", "/srv/b")
+	before := mountOf(s.mounts(), s.path("srv/a"))
+	s.done(s.restore(false))
+	s.is("old", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+	after := mountOf(s.mounts(), s.path("srv/a"))
+	if after.Root != "/a" || after.Options != before.Options || after.Super == before.Super {
+		t.Errorf("mounted as %+v, was %+v", after, before)
+	}
+	s.file("srv/a/f", "written") // the snapshot itself is never put in place
+	if s.restore(false).State != opAlready || s.read("srv/a/f") != "written" {
+		t.Error("done again, it took what was written since")
+	}
+	kept := s.kept()
+	if len(kept) != 2 || kept[0].Origin != "a" || s.read(strings.TrimPrefix(kept[0].Path, s.dir)+"/f") != "new" {
+		t.Fatalf("%+v", kept)
+	}
+	s.done(s.restore(false, kept...)) // the restore is undone
+	s.is("new", "/srv/a", "/srv/b")
+	if len(s.kept()) != 4 {
+		t.Errorf("%+v", s.kept())
+	}
+}
+
+// Row 10: who has a file open writes on into what was replaced, without an error.
+func TestRestoreStopsWhoUsesItAndStartsExactlyThose(t *testing.T) {
+	s := newStock(t, "a", "b")
+	units := s.service("app.service", "cd srv/a; exec 3>>log; while :; do echo x >&3; sleep 0.01; done")
+	s.service("idle.service", "sleep 1000")
+	s.sh("cp idle.service.script stopped.service.script")
+	s.take("/srv/a")
+	idle := units.procs("idle.service")
+	s.done(s.restore(true))
+	if len(units.procs("app.service")) > 0 {
+		t.Error("it was not left stopped")
+	}
+	o := s.apply(t.Context(), "r-1", Operation{Op: DoStart})
+	if o.State != opDone || len(units.procs("app.service")) == 0 || len(units.procs("stopped.service")) > 0 || !slices.Equal(idle, units.procs("idle.service")) {
+		t.Errorf("%+v", o)
+	}
+	s.is("old", "/srv/a")
+	if s.apply(t.Context(), "r-1", Operation{Op: DoStart}).State != opAlready {
+		t.Error("they were started twice")
+	}
+}
+
+func TestRestoreRefusesWithTheNamesOfWhoHoldsIt(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	hold := func(shell string) *exec.Cmd {
+		c := exec.Command("bash", "-c", shell)
+		c.Dir = s.dir
+		out, _ := c.StdoutPipe()
+		must(t, c.Start())
+		out.Read(make([]byte, 1))
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		return c
+	}
+	for name, shell := range map[string]string{
+		"an open file":         "exec 3<srv/a/f; echo; read -t 1000 <> <(:)",
+		"a folder":             "cd srv/a; echo; read -t 1000 <> <(:)",
+		"its own namespace":    "exec unshare -m --propagation private bash -c 'echo; read -t 1000 <> <(:)'",
+		"a memory mapped file": "cp /bin/bash srv/a/prog; exec srv/a/prog -c 'echo; read -t 1000 <> <(:)'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := hold(shell)
+			s.refused(s.restore(false), fmt.Sprintf("process %d", c.Process.Pid))
+			s.is("new", "/srv/a")
+			c.Process.Kill()
+			c.Wait()
+		})
+	}
+	s.service("dbus.service", "exec 3<srv/a/f; sleep 1000")
+	s.refused(s.restore(false), "dbus.service")
+	if names := s.beside(); len(names) != 1 || len(s.kept()) != 0 {
+		t.Errorf("left behind: %v %v", names, s.kept())
+	}
+}
+
+// Row 21: a snapshot has an empty folder where a subvolume is nested.
+func TestRestoreMovesNestedSubvolumesAlong(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("btrfs -q subvolume create srv/a/early; mkdir srv/a/dir; btrfs -q subvolume create srv/a/dir/gone; echo deep > srv/a/early/deep; btrfs -q subvolume create srv/a/early/in")
+	s.take("/srv/a")
+	if len(s.set.Snapshots) != 4 {
+		t.Fatalf("%+v", s.set)
+	}
+	s.mount("a/early", "/srv/early") // mounted elsewhere as well: it stays
+	s.sh("mkdir -m 750 srv/a/new; btrfs -q subvolume create srv/a/new/late; echo x > srv/a/new/late/x; btrfs -q subvolume delete srv/a/dir/gone; echo changed > srv/a/early/deep")
+	s.done(s.restore(false, s.set.Snapshots[0]))
+	s.is("old", "/srv/a")
+	if s.read("srv/a/early/deep") != "changed\n" || s.read("srv/a/new/late/x") != "x\n" || s.read("srv/early/deep") != "changed\n" || !exists(s.path("srv/a/early/in")) {
+		t.Error("what was nested did not move along")
+	}
+	if st, err := os.Stat(s.path("srv/a/new")); err != nil || st.Mode().Perm() != 0o750 {
+		t.Error(err)
+	}
+	s.sh("umount srv/early") // now all of the set, which brings the deleted one back
+	s.file("srv/a/f", "new")
+	s.done(s.restore(false))
+	if s.read("srv/a/early/deep") != "deep\n" || s.read("srv/a/new/late/x") != "x\n" {
+		t.Error("a nested one of the set was not restored")
+	}
+	if _, err := btrfs.Describe(s.path("srv/a/dir/gone")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRestoreThatFailsIsTakenBack(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.file("srv/b/place/file", "in the way")
+	units := s.service("app.service", "cd srv/a; sleep 1000")
+	s.take("/srv/a", "/srv/b")
+	s.sh("rm -r srv/b/place; btrfs -q subvolume create srv/b/place; echo precious > srv/b/place/data")
+	s.refused(s.restore(false), "/b/place is in its place")
+	s.is("new", "/srv/a", "/srv/b")
+	if s.read("srv/b/place/data") != "precious\n" || len(units.procs("app.service")) == 0 || len(s.kept()) != 0 {
+		t.Error("it is not as it was")
+	}
+	if names := s.beside(); len(names) != 2 {
+		t.Errorf("left behind: %v", names)
+	}
+}
+
+func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
+	for _, moment := range []string{"prepared", "to stop", "stopped", "unmounted", "cleared", "exchanged a", "exchanged b", "exchanged", "mounted"} {
+		t.Run(moment, func(t *testing.T) {
+			s := newStock(t, "a", "b")
+			s.sh("btrfs -q subvolume create srv/a/n; echo x > srv/a/n/x")
+			units := s.service("app.service", "cd srv/b; sleep 1000")
+			s.take("/srv/a", "/srv/b")
+			op := Operation{Op: DoData, Data: &Data{Snapshots: []Snapshot{s.set.Snapshots[0], s.set.Snapshots[1]}}}
+			_, err := s.recipePut(t.Context(), Recipe{Run: "r-1", Operations: []Operation{op}})
+			must(t, err)
+			c := exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")
+			c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT="+moment)
+			out, err := c.CombinedOutput()
+			if err == nil || c.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("it was not killed: %v %s", err, out)
+			}
+			c = exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")
+			c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir)
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+			s.is("old", "/srv/a", "/srv/b")
+			kept := s.kept()
+			if len(kept) != 2 || s.read("srv/a/n/x") != "x\n" || len(units.procs("app.service")) == 0 {
+				t.Errorf("kept %+v, app %v", kept, units.procs("app.service"))
+			}
+			for _, k := range kept {
+				s.is("new", strings.TrimPrefix(k.Path, s.dir))
+			}
+			if names := s.beside(); len(names) != 5 { // 3 snapshots with the nested one's
+				t.Errorf("%d in the folder: %v", len(names), names)
+			}
+		})
+	}
+}
+
+// Row 19: such a mount would show the replaced one for ever.
+func TestRestoreRefusesWhatItCouldNotReach(t *testing.T) {
+	s := newStock(t, "a", "b", "c", "d")
+	s.take("/srv/a", "/srv/b", "/srv/c", "/srv/d")
+	info, _ := btrfs.Describe(s.path("srv/a"))
+	s.file("etc/fstab", fmt.Sprintf("# subvolid=%d\nUUID=x /srv/a btrfs noatime,subvolid=%d 0 0\n", info.ID+1, info.ID))
+	s.refused(s.restore(false, s.set.Snapshots[0]), "/etc/fstab mounts it by subvolid")
+	s.sh("btrfs subvolume set-default srv/b")
+	s.refused(s.restore(false, s.set.Snapshots[1]), "default subvolume")
+	s.sh("mkdir srv/c/t; mount -t tmpfs none srv/c/t")
+	s.refused(s.restore(false, s.set.Snapshots[2]), "srv/c/t (tmpfs)")
+	s.sh("umount srv/c/t; truncate -s 0 srv/d/swap; chattr +C srv/d/swap; fallocate -l 1M srv/d/swap; mkswap -q srv/d/swap; chmod 600 srv/d/swap; swapon srv/d/swap")
+	defer s.sh("swapoff srv/d/swap")
+	s.refused(s.restore(false, s.set.Snapshots[3]), "swap file")
+	gone := s.set.Snapshots[2]
+	gone.UUID = "11111111-1111-1111-1111-111111111111"
+	s.refused(s.restore(false, gone), "is not there any more")
+	gone.FSID = gone.UUID
+	s.refused(s.restore(false, gone), "no Btrfs")
+	top := s.set.Snapshots[2]
+	top.Origin = ""
+	s.refused(s.restore(false, top), "top level")
+	s.is("new", "/srv/a", "/srv/b", "/srv/c", "/srv/d")
+}
+
+// Impermanence binds parts of one subvolume all over the host.
+func TestRestoreBringsBindMountsBack(t *testing.T) {
+	s := newStock(t, "a")
+	s.file("srv/a/etc/id", "old id")
+	s.sh("mkdir -p var/lib/x srv/a/lib/x srv/a/fresh var/fresh; touch etc/id; mount --bind srv/a/lib/x var/lib/x; mount -o bind srv/a/etc/id etc/id; mount -o remount,bind,ro var/lib/x; mount --bind srv/a/fresh var/fresh")
+	defer func() { exec.Command("umount", s.path("var/lib/x"), s.path("etc/id"), s.path("var/fresh")).Run() }()
+	s.take("/srv/a")
+	snap := s.set.Snapshots[0]
+	s.file("srv/a/etc/id", "new id")
+	s.file("srv/a/lib/x/f", "new")
+	s.done(s.restore(false, snap))
+	if s.read("etc/id") != "old id" || exists(s.path("var/lib/x/f")) {
+		t.Error("a bind mount shows what was replaced")
+	}
+	if err := os.WriteFile(s.path("var/lib/x/w"), nil, 0o600); err == nil {
+		t.Error("a read-only mount came back writable")
+	}
+}
+
+func TestRestoreOfTheRootExchangesOnly(t *testing.T) {
+	s := newStock(t, "root")
+	s.sh("mkdir -p srv/root/nix; btrfs -q subvolume create srv/root/nix/deployer; echo epoch > srv/root/nix/deployer/holder; echo old > srv/root/f")
+	root := newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
+	_, err := root.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Stamp: stamp, Paths: []string{"/"}})
+	isCode(t, err, "invalid") // beside, never inside
+	s.take("/srv/root")
+	held, _ := os.Open(s.path("srv/root/f"))
+	out := root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}})
+	if out.State != opDone || !strings.Contains(out.Message, "reboot") {
+		t.Fatalf("%+v", out)
+	}
+	s.is("new", "/srv/root") // runs on
+	s.is("old", "/disk/root")
+	for _, at := range []string{"srv/root", "disk/root"} { // one epoch, seen from both
+		if s.read(at+"/nix/deployer/holder") != "epoch\n" {
+			t.Errorf("%s has lost the agent's folder", at)
+		}
+	}
+	s.file("srv/root/nix/deployer/holder", "written")
+	if s.read("disk/root/nix/deployer/holder") != "written" {
+		t.Error("the two roots have a folder each")
+	}
+	held.Close()
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the boot
+	s.is("old", "/srv/root")
+}
+
+func TestSetInterruptedIsTakenAgain(t *testing.T) {
+	s := newStock(t, "a", "b")
+	c := exec.Command(os.Args[0], "as-agent", "serve")
+	c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=snapshot")
+	c.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a","/srv/b"]}}` + "\n")
+	if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
+		t.Fatalf("%v %s", err, out)
+	}
+	if names := s.beside(); len(names) != 1 {
+		t.Fatalf("it was to be killed after one: %v", names)
+	}
+	s.take("/srv/a", "/srv/b")
+	again, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
+	must(t, err)
+	if names := s.beside(); len(names) != 2 || again.Snapshots[0].UUID != s.set.Snapshots[0].UUID {
+		t.Errorf("%v %+v", names, again)
+	}
+}
+
+// Two subvolumes, one writer that updates a and then b: without a pause nearly
+// every pair is inconsistent.
+func TestPausedSetIsOneMoment(t *testing.T) {
+	s := newStock(t, "a", "b")
+	units := s.service("app.service", "i=0; while :; do i=$((i+1)); echo $i >> srv/b/n; echo $i >> srv/a/n; done")
+	s.moves(units)
+	for i := range 10 {
+		set, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: fmt.Sprintf("20260102T0304%02dZ", i), Paths: []string{"/srv/a", "/srv/b"},
+			Consistency: Paused, Units: []string{"app.service", "not-active.service"}, Generation: 7})
+		must(t, err)
+		a := strings.Count(read(t, set.Snapshots[0].Path+"/n"), "\n")
+		b := strings.Count(read(t, set.Snapshots[1].Path+"/n"), "\n")
+		if b-a > 1 || a > b || set.Consistency != Paused || set.Paused == 0 || !strings.Contains(set.Snapshots[0].Name, "-r-1-g7-a") {
+			t.Errorf("a %d, b %d, %+v", a, b, set)
+		}
+	}
+	s.moves(units)
+	set, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: Stopped, Units: []string{"app.service"}})
+	must(t, err)
+	s.moves(units)
+	if set.Consistency != Stopped {
+		t.Error(set)
+	}
+}
+
+func read(t *testing.T, at string) string {
+	t.Helper()
+	data, err := os.ReadFile(at)
+	must(t, err)
+	return string(data)
+}
+
+// moves checks that the writer goes on.
+func (s *stock) moves(units fakeUnits) {
+	s.t.Helper()
+	was := s.read("srv/a/n")
+	s.await(units, func() bool { return s.read("srv/a/n") != was && s.read("srv/a/n") != "" })
+}
+
+func (s *stock) await(units fakeUnits, done func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("app.service does not go on: %v", units.procs("app.service"))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestPauseEndsWhateverHappens(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "i=0; while :; do i=$((i+1)); echo $i > srv/a/n; done")
+	args := `{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a"],"consistency":"%s","units":["app.service"]}}` + "\n"
+	for _, how := range []string{Paused, Stopped} {
+		c := exec.Command(os.Args[0], "as-agent", "serve")
+		c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=paused")
+		c.Stdin = strings.NewReader(fmt.Sprintf(args, how))
+		if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
+			t.Fatalf("it was not killed: %v %s", err, out)
+		}
+		s.moves(units)
+	}
+	slow := kernel
+	slow.Snapshot = func(src, dir *os.File, name string) error {
+		s.moves(units) // the deadline comes first
+		return btrfs.Snapshot(src, dir, name)
+	}
+	s.fs = slow
+	_, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-2", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: Paused, Units: []string{"app.service"}, Within: 0.2})
+	isCode(t, err, "timeout")
+	if names := s.beside(); len(names) != 0 {
+		t.Errorf("a set that was not paused was left: %v", names)
+	}
+	s.moves(units)
+}
+
+func TestDeleteGuard(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.take("/srv/a")
+	snap := s.set.Snapshots[0]
+	gone := func(want string, snaps ...Snapshot) {
+		t.Helper()
+		list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: snaps, Wait: 10})
+		must(t, err)
+		if got := list[0].State + " " + list[0].Why; !strings.Contains(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	s.sh("btrfs -q subvolume snapshot -r srv/a disk/snaps/20260102T030405Z-r-1-forged; mkdir -p disk/.snapshots/7; btrfs -q subvolume snapshot -r srv/a disk/.snapshots/7/snapshot; btrfs -q subvolume snapshot -r srv/a disk/a.20260102T0304")
+	all, err := s.snapshots(t.Context(), DiscoverArgs{Paths: []string{"/disk"}, Foreign: true})
+	must(t, err)
+	makers := map[string]int{}
+	for _, one := range all {
+		makers[one.Maker]++
+		if one.UUID != snap.UUID {
+			gone("refused /"+one.Name+" was not made by deployer", one)
+			if one.Maker == "snapper" {
+				s.done(s.restore(false, one)) // but it can be restored from
+			}
+		}
+	}
+	if makers["snapper"] != 1 || makers["btrbk"] != 1 || makers["deployer"] != 2 {
+		t.Error(makers)
+	}
+	live, _ := btrfs.Describe(s.path("srv/a"))
+	gone("not made by deployer", Snapshot{FSID: snap.FSID, UUID: live.UUID})
+
+	s.mount(snap.Name, "/mnt")
+	gone("mounted at", snap)
+	s.sh("umount mnt")
+	ns := exec.Command("unshare", "-m", "--propagation", "private", "bash", "-c", fmt.Sprintf("mount -o subvol=%q %s %s; echo; read -t 1000 <> <(:)", snap.Name, s.device(), s.path("mnt")))
+	out, _ := ns.StdoutPipe()
+	must(t, ns.Start())
+	out.Read(make([]byte, 1))
+	gone("in a mount namespace of its own", snap)
+	ns.Process.Kill()
+	ns.Wait()
+	s.sh("btrfs subvolume set-default %d disk", snap.ID)
+	gone("default", snap)
+	s.sh("btrfs subvolume set-default 5 disk")
+	_, err = s.hold(t.Context(), HoldArgs{UUID: snap.UUID, By: "off-host", Reason: "the next copy starts from it"})
+	must(t, err)
+	gone("held by off-host", snap)
+	_, err = s.hold(t.Context(), HoldArgs{UUID: snap.UUID, By: "off-host"})
+	must(t, err)
+	_, err = s.recipePut(t.Context(), Recipe{Run: "r-9", Snapshots: []Snapshot{snap}})
+	must(t, err)
+	gone("run r-9 may still go back", snap)
+	must(t, os.RemoveAll(s.path("state/runs/r-9")))
+	kept := s.kept()[0]
+	gone("run r-1 may still go back", kept)
+	store, _ := s.store(true)
+	must(t, store.writeJSON(runFile("r-1", "closing.json"), Closing{Run: "r-1", Outcome: "committed"}))
+	s.sh("btrfs -q subvolume create %q/inner", kept.Path)
+	gone("nested", kept)
+	s.sh("btrfs -q subvolume delete %q/inner", kept.Path)
+	gone("freed", kept, snap)
+	gone("gone", snap)
+	if exists(kept.Path) || exists(snap.Path) || !exists(s.path("disk/.snapshots/7/snapshot")) {
+		t.Error("the wrong ones are gone")
+	}
+}
+
+func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("head -c 200000 /dev/urandom > srv/a/deleted")
+	s.take("/srv/a")
+	s.sh("rm srv/a/deleted; head -c 300000 /dev/urandom > srv/a/big")
+	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Pins: true})
+	must(t, err)
+	if !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Pinned < 200000 || p.Pinned > 250000 || p.Counts[1] != 1 || p.Temporary == "" {
+		t.Errorf("%+v", p)
+	}
+	if _, err := os.Stat(p.Temporary); !os.IsNotExist(err) {
+		t.Errorf("the temporary snapshot is still there: %v", err)
+	}
+	if p, _ := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Max: 1}); len(p.Lost) != 1 || p.Counts[0] != 2 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestFilesComeOutOfASnapshot(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mkdir -p 'srv/a/d/-x\ny'; echo in > 'srv/a/d/-x\ny/f'; chmod 640 'srv/a/d/-x\ny/f'; chown 12:34 'srv/a/d/-x\ny/f'; ln -s /etc srv/a/link; ln -s nowhere srv/a/d/l")
+	s.take("/srv/a")
+	r, err := s.files(t.Context(), FilesArgs{Snapshot: s.set.Snapshots[0], Path: "f", To: "/srv/a/f"})
+	must(t, err)
+	if s.read("srv/a/f") != "old" || s.read(r.Kept) != "new" {
+		t.Errorf("%+v", r)
+	}
+	r, err = s.files(t.Context(), FilesArgs{Snapshot: s.set.Snapshots[0], Path: "/d", To: "/etc/d"})
+	must(t, err)
+	st, err := os.Lstat(s.path("etc/d/-x\ny/f"))
+	must(t, err)
+	if *ownerOf(st) != (Owner{12, 34}) || st.Mode() != 0o640 || r.Kept != "" || !lexists(s.path("etc/d/l")) {
+		t.Errorf("%v %+v", st.Mode(), r)
+	}
+	for path, code := range map[string]string{"none": "not-found", "link/passwd": "failed", "../../x": "not-found"} {
+		_, err := s.files(t.Context(), FilesArgs{Snapshot: s.set.Snapshots[0], Path: path, To: "/etc/out"})
+		if err == nil || asError(err).Code != code || exists(s.path("etc/out")) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestDiscoverKnowsTheFileSystem(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	info, _ := btrfs.Describe(s.path("srv/a"))
+	s.file("etc/fstab", fmt.Sprintf("UUID=x /srv/a btrfs subvolid=%d 0 0\n", info.ID))
+	s.sh("btrfs quota enable disk; btrfs subvolume set-default %d disk", info.ID)
+	d, err := s.discover(t.Context(), DiscoverArgs{Paths: []string{"/srv/a", "/disk"}})
+	must(t, err)
+	v, f := d.Volumes[0], d.Filesystems[0]
+	if !v.Default || !slices.Equal(v.ByID, []string{"/etc/fstab"}) || len(v.Mounts) != 1 || !strings.Contains(v.Mounts[0].Options, "noatime") || v.FS != "btrfs" {
+		t.Errorf("%+v", v)
+	}
+	if len(d.Filesystems) != 1 || f.Device != s.device() || f.Snapshots != 1 || f.Unallocated == 0 || f.MetadataSize == 0 || f.Total != 256<<20 || f.Operation != "" {
+		t.Errorf("%+v", f)
+	}
+	if quotas := exists("/sys/fs/btrfs/" + f.FSID + "/qgroups"); !quotas {
+		t.Error("quotas are not where they are looked for")
+	}
+	s.sh("btrfs quota disable disk")
+}
+
+func TestSetWithBadInputChangesNothing(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mkdir ro; mount -o ro,subvol=snaps %s ro", s.device())
+	defer s.sh("umount ro")
+	args := SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}}
+	for name, c := range map[string]struct {
+		change func(*SnapshotArgs)
+		code   string
+	}{
+		"read-only":        {func(a *SnapshotArgs) { a.Dir = "/ro" }, "failed"},
+		"no run":           {func(a *SnapshotArgs) { a.Run = "../x" }, "invalid"},
+		"unknown level":    {func(a *SnapshotArgs) { a.Consistency = "perfect" }, "invalid"},
+		"pause of nobody":  {func(a *SnapshotArgs) { a.Consistency = Paused }, "invalid"},
+		"pause of the bus": {func(a *SnapshotArgs) { a.Consistency, a.Units = Stopped, []string{"dbus.service"} }, "invalid"},
+		"all of it":        {func(a *SnapshotArgs) { a.Paths = []string{"/disk"}; a.Dir = "/disk/snaps" }, "invalid"},
+	} {
+		bad := args
+		c.change(&bad)
+		if _, err := s.snapshot(t.Context(), bad); err == nil || asError(err).Code != c.code {
+			t.Errorf("%s: %v, want %s", name, err, c.code)
+		}
+	}
+	nobody := exec.Command("/proc/self/exe", "as-agent", "serve")
+	nobody.Env = append(os.Environ(), "TEST_PREFIX="+s.dir)
+	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	nobody.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","stamp":"x","paths":["/srv/a"]}}` + "\n")
+	if out, err := nobody.Output(); !strings.Contains(string(out), `"denied"`) {
+		t.Errorf("no permission: %s %v", out, err)
+	}
+	if names := s.beside(); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+	files, _ := fs.Glob(os.DirFS(s.Root), "runs/*/set-*")
+	if len(files) != 0 {
+		t.Errorf("records of nothing: %v", files)
+	}
+}
+
+// Rows 28 and 29: with data full all works; with metadata full the exchange
+// does not, until the ballast is gone.
+func TestRestoreWithAFullDisk(t *testing.T) {
+	for _, full := range []string{"data", "metadata"} {
+		t.Run(full, func(t *testing.T) {
+			s := newStock(t, "a")
+			s.take("/srv/a")
+			fill := func() error {
+				f, err := os.Create(s.path("disk/big"))
+				for data := make([]byte, 1<<20); err == nil; err = errors.Join(err, f.Sync()) {
+					rand.Read(data)
+					_, err = f.Write(data)
+				}
+				return errors.Join(err, f.Close())
+			}
+			if err := fill(); !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			if full == "metadata" {
+				st, _ := os.Stat(s.path("disk/big"))
+				must(t, os.Truncate(s.path("disk/big"), st.Size()-30<<20))
+				s.sh("sync")
+				small, err := os.Create(s.path("disk/small"))
+				for i := 0; err == nil; i++ {
+					err = unix.Fsetxattr(int(small.Fd()), fmt.Sprint("user.", i), make([]byte, 14000), 0)
+				}
+				small.Close()
+				for i := 0; !errors.Is(err, unix.ENOSPC) || i == 0; i++ {
+					err = os.Mkdir(s.path(fmt.Sprint("disk/folder", i)), 0o700)
+				}
+				s.sh("sync")
+			}
+			live, err := btrfs.Open(s.path("disk"))
+			must(t, err)
+			u, err := btrfs.Usage(live)
+			live.Close()
+			if must(t, err); u.Unallocated > 2<<20 {
+				t.Fatalf("not full: %+v", u)
+			}
+			s.done(s.restore(false))
+			s.is("old", "/srv/a")
+			if full == "metadata" && exists(s.path("disk/snaps/"+ballastName)) {
+				t.Error("it was not full enough")
+			}
+		})
+	}
+}
+
+// Row 25: an exchange is lost in a crash unless it was committed.
+func TestRestoreIsOnTheDiskBeforeItAnswers(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mount -o remount,commit=300 disk")
+	s.take("/srv/a")
+	s.done(s.restore(false))
+	image := strings.TrimSpace(s.sh("losetup -nO BACK-FILE %s", s.device()))
+	s.sh("cp --sparse=always %s crash.img; umount srv/a disk; mkdir crash; mount -o loop crash.img crash", image)
+	defer s.sh("umount crash; mount -o loop %s disk", image)
+	s.is("old", "crash/a")
+	if kept, _ := filepath.Glob(s.path("crash/snaps/*-replaced-a")); len(kept) != 1 || read(t, kept[0]+"/f") != "new" {
+		t.Error(kept)
+	}
+}
+
+// Row 16: stopping a mount stops what requires it, and starting it starts nothing.
+func TestRestoreStopsWhatRequiresTheMountAndWhatTriggers(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "exec sleep 1000")
+	s.service("app.socket", "exec sleep 1000")
+	s.file(mountUnit(s.path("srv/a"))+".properties", "RequiredBy=local-fs.target app.service off.service\n")
+	s.file("app.service.properties", "TriggeredBy=app.socket\n")
+	s.take("/srv/a")
+	was := append(units.procs("app.service"), units.procs("app.socket")...)
+	s.done(s.restore(false))
+	is := append(units.procs("app.service"), units.procs("app.socket")...)
+	if len(is) != 2 || is[0] == was[0] || is[1] == was[1] {
+		t.Errorf("%v, then %v", was, is)
+	}
+}
+
+// Row 15: a sandboxed service has a copy of every mount, which follows.
+func TestRestoreReachesSandboxedServices(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("mkdir shared; mount --bind shared shared; mount --make-shared shared; mkdir shared/a; mount -o subvol=a %s shared/a", s.device())
+	defer s.sh("umount -R shared")
+	s.sh("umount srv/a")
+	s.take("/shared/a")
+	units := s.service("app.service", "exec unshare -m --propagation slave sh -c 'touch ready; exec sleep 1000'")
+	s.await(units, func() bool { return exists(s.path("ready")) })
+	was := units.procs("app.service")
+	s.done(s.restore(false))
+	s.is("old", "/shared/a")
+	if !slices.Equal(was, units.procs("app.service")) {
+		t.Error("it was stopped for nothing")
+	}
+	if got := read(t, "/proc/"+was[0]+"/root"+s.path("shared/a/f")); got != "old" {
+		t.Errorf("it sees %q", got)
+	}
+}
+
+// Row 41, and two agents at once.
+func TestSetIsTakenOnceHoweverOftenItIsAskedFor(t *testing.T) {
+	s := newStock(t, "a", "b")
+	sets := make(chan SnapshotSet, 4)
+	for range 4 {
+		go func() {
+			set, err := newAgent(s.Options).snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
+			if err != nil {
+				t.Error(err)
+			}
+			sets <- set
+		}()
+	}
+	first := <-sets
+	for range 3 {
+		if set := <-sets; !reflect.DeepEqual(set, first) {
+			t.Errorf("%+v, and %+v", first, set)
+		}
+	}
+	if len(s.beside()) != 2 {
+		t.Error(s.beside())
+	}
+}
+
+// Rows 35 to 37: what was received stays what it is, and what is sent stays.
+func TestReceivedAndSentSnapshotsAreLeftAsTheyAre(t *testing.T) {
+	s := newStock(t, "a", "in")
+	s.sh("head -c 4000000 /dev/urandom > srv/a/big")
+	s.take("/srv/a")
+	snap := s.set.Snapshots[0]
+	s.sh("btrfs -q send %q | btrfs -q receive disk/in", snap.Path)
+	all, err := s.snapshots(t.Context(), DiscoverArgs{Paths: []string{"/disk"}})
+	must(t, err)
+	got := all[len(all)-1]
+	before, _ := btrfs.Describe(got.Path)
+	got.Origin = "a"
+	s.done(s.restore(false, got))
+	s.is("old", "/srv/a")
+	live, _ := btrfs.Describe(s.path("srv/a"))
+	if after, _ := btrfs.Describe(got.Path); before.Received != snap.UUID || after.Received != before.Received || !after.ReadOnly || live.Received != "" {
+		t.Errorf("%+v, then %+v; live %+v", before, after, live)
+	}
+	send := exec.Command("btrfs", "send", snap.Path)
+	r, w, _ := os.Pipe()
+	send.Stdout = w
+	must(t, send.Start())
+	defer func() { send.Process.Kill(); send.Wait(); r.Close() }()
+	r.Read(make([]byte, 1))
+	list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{snap}})
+	if must(t, err); !strings.Contains(list[0].Why, "(btrfs) uses") {
+		t.Errorf("%+v", list)
+	}
+	if d, _ := s.discover(t.Context(), DiscoverArgs{Paths: []string{"/disk"}}); len(d.Filesystems[0].Sending) != 1 {
+		t.Errorf("%+v", d.Filesystems)
+	}
+}
+
+func TestSetOfAnActiveSwapFileIsRefused(t *testing.T) {
+	s := newStock(t, "a")
+	s.sh("truncate -s 0 srv/a/swap; chattr +C srv/a/swap; fallocate -l 1M srv/a/swap; chmod 600 srv/a/swap; mkswap -q srv/a/swap; swapon srv/a/swap")
+	defer s.sh("swapoff srv/a/swap")
+	_, err := s.shoot("/disk/snaps", "/srv/a")
+	isCode(t, err, "busy")
+}
+
+func TestPauseBySignalsMissesNoChild(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "i=0; while :; do i=$((i+1)); sh -c \"echo $i > srv/a/n\" & wait; done")
+	dir := cgroups() + units.cgroup("app.service")
+	for range 20 {
+		s.moves(units)
+		must(t, halted(t.Context(), dir, true))
+		for _, pid := range units.procs("app.service") {
+			if !strings.Contains(read(t, "/proc/"+pid+"/stat"), ") T ") {
+				t.Errorf("%s goes on", pid)
+			}
+		}
+		must(t, halted(t.Context(), dir, false))
+	}
+	s.moves(units)
+}

@@ -1,0 +1,342 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+// plan looks at everything before anything is touched, and refuses by name
+// what could not be done in full.
+func (w *work) plan(_ context.Context, run string, d Data) (*restoration, error) {
+	r := &restoration{Data: d, Run: run, State: dataBegun, Began: time.Now().UTC()}
+	for _, s := range d.Snapshots {
+		v, err := w.on(s.FSID)
+		if err != nil {
+			return nil, err
+		}
+		m, err := w.member(v, s, r)
+		if err != nil {
+			return nil, err
+		}
+		r.Members = append(r.Members, m)
+	}
+	// What others are nested in comes first: the rest is exchanged in its new place.
+	slices.SortStableFunc(r.Members, func(a, b *member) int { return cmp.Compare(len(a.Name), len(b.Name)) })
+	mounts := w.mounts()
+	for _, v := range w.volumes {
+		own, err := w.affected(v, r, mounts)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range own {
+			r.Mounts = append(r.Mounts, lost{m, v.FSID})
+			r.Reboot = r.Reboot || m.Path == w.root()
+		}
+	}
+	if r.Reboot { // nothing can be unmounted from below a running system
+		r.Mounts = nil
+	}
+	return r, nil
+}
+
+func (w *work) member(v *volumes, s Snapshot, r *restoration) (*member, error) {
+	f, info, err := v.find(s)
+	if err != nil {
+		return nil, err
+	}
+	f.Close()
+	m := &member{FSID: s.FSID, Name: strings.Trim(s.Origin, "/"), UUID: s.UUID, Source: cmp.Or(s.Path, "/"+s.Name), Live: v.id(strings.Trim(s.Origin, "/"))}
+	switch {
+	case m.Name == "" || filepath.Clean(m.Name) != m.Name || strings.HasPrefix(m.Name, ".."):
+		return nil, invalid("%q cannot be restored: the top level has no name that could be exchanged", "/"+m.Name)
+	case m.Live == info.ID:
+		return nil, invalid("/%s cannot be restored from itself", m.Name)
+	case slices.ContainsFunc(r.Members, func(o *member) bool { return o.FSID == m.FSID && o.Name == m.Name }):
+		return nil, invalid("/%s is to be restored twice", m.Name)
+	case m.Live == 0 && lexists(v.proc(m.Name)) && !empty(v.proc(m.Name)):
+		return nil, invalid("cannot restore /%s: it is a folder with content, not a subvolume", m.Name)
+	}
+	if m.Live != 0 {
+		if err := w.live(v, m); err != nil {
+			return nil, err
+		}
+	}
+	m.Aside, err = w.aside(v, r, m)
+	return m, err
+}
+
+// live looks at what would be replaced.
+func (w *work) live(v *volumes, m *member) error {
+	f, _, err := v.at(m.Live)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := btrfs.Get(f)
+	if err != nil {
+		return err
+	}
+	m.Kept = info.UUID
+	if m.Nested, err = v.tree.Nested(m.Live); err != nil {
+		return err
+	}
+	by := w.mountedByID(m.Live)
+	switch swap := swapIn(f); {
+	case info.ReadOnly:
+		return invalid("cannot restore /%s: it is read-only", m.Name)
+	case swap != "":
+		return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore /%s: it holds the active swap file %s", m.Name, swap), Hint: []string{"swapoff " + quote(swap)}}
+	case len(by) > 0:
+		return invalid("cannot restore /%s: %s mounts it by subvolid=%d, and would go on mounting what is replaced: use subvol=/%s there", m.Name, strings.Join(by, ", "), m.Live, m.Name)
+	case v.tree.Default == m.Live:
+		return &Error{Code: "invalid", Message: fmt.Sprintf("cannot restore /%s: it is the default subvolume, and mounts without subvol= would go on with what is replaced", m.Name),
+			Hint: []string{"btrfs subvolume set-default 5 MOUNT"}}
+	}
+	return nil
+}
+
+func empty(dir string) bool {
+	names, err := os.ReadDir(dir)
+	return err == nil && len(names) == 0
+}
+
+// mountedByID names the files that mount a subvolume by its id.
+func (a *agent) mountedByID(id uint64) (files []string) {
+	want := regexp.MustCompile(fmt.Sprintf(`subvolid=(0x0*%x|0*%d)\b`, id, id))
+	list := []string{"/etc/fstab", "/proc/cmdline"}
+	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/generator", "/run/systemd/system"} {
+		units, _ := filepath.Glob(a.host(dir) + "/*.mount")
+		for _, u := range units {
+			list = append(list, strings.TrimPrefix(u, a.Prefix))
+		}
+	}
+	for _, file := range list {
+		data, _ := os.ReadFile(a.host(file))
+		for line := range strings.Lines(string(data)) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "#") && want.MatchString(line) && !slices.Contains(files, file) {
+				files = append(files, file)
+			}
+		}
+	}
+	return files
+}
+
+// aside finds a name beside everything that is restored, for the copy and then
+// for what is replaced.
+func (w *work) aside(v *volumes, r *restoration, m *member) (string, error) {
+	subjects := []uint64{m.Live}
+	for _, s := range r.Snapshots {
+		if id := v.id(strings.Trim(s.Origin, "/")); s.FSID == v.FSID && id != 0 {
+			subjects = append(subjects, id)
+		}
+	}
+	var dirs []string
+	for _, s := range r.Snapshots {
+		if dir := filepath.Dir(s.Path); s.FSID == v.FSID && snapshotName.MatchString(filepath.Base(s.Path)) && exists(dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range w.folders(v.FSID) {
+		dirs = append(dirs, w.host(dir))
+	}
+	err := error(&Error{Code: "invalid", Message: "found no folder for what is replaced of /" + m.Name})
+	for _, dir := range dirs {
+		f, e := w.fs.folder(dir, v.FSID, v.tree, subjects)
+		if e != nil {
+			err = e
+			continue
+		}
+		defer f.Close()
+		at, e := v.tree.PathOf(f)
+		name := filepath.Join(at, shorten(r.Began.Format(stampForm)+"-"+r.Run+"-replaced-"+dashed(m.Name)))
+		if lexists(v.proc(name)) || slices.ContainsFunc(r.Members, func(o *member) bool { return o.Aside == name }) {
+			name = filepath.Join(at, shorten(fmt.Sprintf("%s-%d-%s", filepath.Base(name), m.Live, token())))
+		}
+		return name, e
+	}
+	return "", err
+}
+
+// affected is the mounts that have to go and come again: those that show a part
+// of what is replaced, and those below them.
+func (w *work) affected(v *volumes, r *restoration, mounts []mount) (list []mount, err error) {
+	for _, m := range mounts {
+		shown := m.FS == "btrfs" && m.Dev == v.dev && slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(m, r) })
+		below := slices.ContainsFunc(list, func(o mount) bool { return m.Parent == o.ID && o.Path != w.root() })
+		if below && m.Dev != v.dev {
+			return nil, &Error{Code: "busy", Message: fmt.Sprintf("cannot restore: %s (%s) is mounted below a subvolume that is to be replaced", m.Path, m.FS), Hint: []string{"umount " + quote(m.Path)}}
+		}
+		if shown || below {
+			list = append(list, m)
+		}
+	}
+	return list, nil
+}
+
+// root is where the running system's root is mounted.
+func (a *agent) root() string { return cmp.Or(a.Prefix, "/") }
+
+// shows tells whether a mount shows a part of a member, and not only of what is
+// nested in it: that keeps its mounts when it moves along.
+func (v *volumes) shows(m mount, r *member) bool {
+	if !within(m.Root, "/"+r.Name) {
+		return false
+	}
+	for _, at := range r.Nested {
+		if within(m.Root, "/"+filepath.Join(r.Name, at)) {
+			return false
+		}
+	}
+	return true
+}
+
+// clear stops who uses the subvolumes, and unmounts them. Before that it
+// refuses, with their names, what only a person can end.
+func (w *work) clear(ctx context.Context, r *restoration) error {
+	if r.Reboot {
+		return w.store.writeJSON(w.file, r) // the copies' ids
+	}
+	mounts := make([]mount, len(r.Mounts))
+	for i, m := range r.Mounts {
+		mounts[i] = m.mount
+	}
+	devs, err := w.devices(r)
+	if err != nil {
+		return err
+	}
+	units, others := w.stoppable(ctx, usersOf(devs, mounts))
+	if len(others) > 0 {
+		return busy(r, others)
+	}
+	if units, err = w.dependents(ctx, mounts, units); err != nil {
+		return err
+	}
+	for _, u := range units {
+		if !slices.Contains(r.Units, u) {
+			r.Units = append(r.Units, u)
+		}
+	}
+	if err := w.store.writeJSON(w.file, r); err != nil { // before they stop: they are to be started again
+		return err
+	}
+	w.at("to stop")
+	if len(units) > 0 {
+		if err := w.Units.Do(ctx, "stop", units...); err != nil {
+			return fmt.Errorf("cannot stop %s: %w", strings.Join(units, ", "), err)
+		}
+	}
+	w.at("stopped")
+	if left := usersOf(devs, mounts); len(left) > 0 {
+		return busy(r, []string{left[0].String()})
+	}
+	return w.unmount(r)
+}
+
+func busy(r *restoration, who []string) error {
+	return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore /%s: %s", r.Members[0].Name, strings.Join(who, "; "))}
+}
+
+// devices is by which numbers open files of the members, and of what is
+// mounted below them, tell.
+func (w *work) devices(r *restoration) (map[uint64]bool, error) {
+	devs := map[uint64]bool{}
+	err := w.each(r, false, func(v *volumes, m *member) error {
+		f, _, err := v.at(m.Live)
+		if m.Live == 0 || err != nil {
+			return nil // not there, or exchanged before
+		}
+		defer f.Close()
+		dev, ok := devOf(f.Stat())
+		devs[dev] = ok
+		return nil
+	})
+	for _, l := range r.Mounts {
+		if dev, ok := devOf(os.Stat(l.Path)); ok && w.mounted(l) {
+			devs[dev] = true
+		}
+	}
+	return devs, err
+}
+
+// mounted tells whether the file system is mounted at a path: numbers of mounts
+// and of devices are others after a boot.
+func (w *work) mounted(l lost) bool {
+	v := w.volumes[l.FSID]
+	return v != nil && slices.ContainsFunc(v.mounts(w.mounts()), func(o mount) bool { return o.Path == l.Path })
+}
+
+func (w *work) unmount(r *restoration) error {
+	for _, m := range slices.Backward(r.Mounts) {
+		if !w.mounted(m) {
+			continue
+		}
+		if err := unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW); err != nil {
+			return &Error{Code: "busy", Message: fmt.Sprintf("cannot unmount %s: %v", m.Path, err), Hint: []string{"findmnt -R " + quote(m.Path), "losetup -a"}}
+		}
+		w.at("unmounted")
+	}
+	return nil
+}
+
+// remount brings the mounts back, as they were, and looks what they show.
+func (w *work) remount(r *restoration, strict bool) error {
+	var errs []error
+	for _, l := range r.Mounts {
+		v, err := w.on(l.FSID)
+		if err == nil && !w.mounted(l) {
+			err = w.mountAgain(v, l.mount)
+		}
+		if err == nil && strict {
+			err = v.verify(l.mount)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (w *work) mountAgain(v *volumes, m mount) error {
+	root := strings.Trim(m.Root, "/")
+	if !lexists(v.proc(root)) {
+		fmt.Fprintf(w.Stdout, "%s is not mounted again: the snapshot has no /%s\n", m.Path, root)
+		return nil
+	}
+	name := root // the subvolume, and the part of it
+	for v.id(name) == 0 && name != "." {
+		name = filepath.Dir(name)
+	}
+	part := strings.Trim(strings.TrimPrefix(root, strings.TrimPrefix(name, ".")), "/")
+	vol, err := btrfs.Mount(v.Device, strings.TrimPrefix(name, "."))
+	if err != nil {
+		return err
+	}
+	defer vol.Close()
+	if err := w.store.mkdir("mnt"); err != nil {
+		return err
+	}
+	return vol.Attach(part, m.Path, m.Options, filepath.Join(w.Root, "mnt"))
+}
+
+// verify compares what a mount shows with what has the name now. A remount
+// with another subvol= changes nothing and says nothing.
+func (v *volumes) verify(m mount) error {
+	want, ok := devOf(os.Stat(v.proc(strings.Trim(m.Root, "/"))))
+	if !ok {
+		return nil
+	}
+	if is, _ := devOf(os.Stat(m.Path)); is != want {
+		return fmt.Errorf("%s does not show /%s after the restore", m.Path, strings.Trim(m.Root, "/"))
+	}
+	return nil
+}

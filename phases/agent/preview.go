@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+const (
+	previewName = ".deployer-preview-"
+	previewMax  = 1000
+	previewOld  = time.Hour // one that its maker did not live to delete
+)
+
+// preview says what a restore would do to files. The live subvolume changes
+// while it is read, so a snapshot of it is compared, and deleted again.
+func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err error) {
+	v, err := a.volumes(args.Snapshot.FSID)
+	if err != nil {
+		return p, err
+	}
+	defer v.close()
+	then, _, err := v.find(args.Snapshot)
+	if err != nil {
+		return p, err
+	}
+	defer then.Close()
+	live, err := btrfs.At(v.top.File, strings.Trim(args.Snapshot.Origin, "/"))
+	if err != nil {
+		return p, err
+	}
+	defer live.Close()
+	info, err := btrfs.Get(live)
+	if err != nil {
+		return p, err
+	}
+	now := live
+	if !info.ReadOnly {
+		var done func() error
+		if now, done, err = a.temporary(v, live, info.ID); err != nil {
+			return p, err
+		}
+		p.Temporary = now.Name()
+		defer func() { err = errors.Join(err, done()) }()
+	}
+	diff, err := btrfs.Compare(then, now)
+	p.tell(diff, cmp.Or(args.Max, previewMax))
+	if args.Pins && err == nil {
+		diff, err = btrfs.Compare(now, then)
+		p.Pinned = diff.Bytes
+	}
+	return p, err
+}
+
+// temporary takes a read-only snapshot that lives as long as this call.
+func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func() error, error) {
+	var dir *os.File
+	err := error(&Error{Code: "invalid", Message: "found no folder for the temporary snapshot of a preview"})
+	for _, at := range a.folders(v.FSID) {
+		if dir, err = a.fs.folder(a.host(at), v.FSID, v.tree, []uint64{id}); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	forget(dir)
+	name := previewName + token()
+	if err := errors.Join(btrfs.Sync(dir), btrfs.Snapshot(live, dir, name)); err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	f, err := btrfs.Open(filepath.Join(dir.Name(), name))
+	return f, func() error {
+		defer dir.Close()
+		f.Close()
+		return btrfs.Destroy(dir, name)
+	}, err
+}
+
+// forget deletes what earlier previews could not.
+func forget(dir *os.File) {
+	names, _ := filepath.Glob(filepath.Join(dir.Name(), previewName) + "*")
+	for _, at := range names {
+		if info, err := btrfs.Describe(at); err == nil && info.ReadOnly && time.Since(info.Created) > previewOld {
+			_ = btrfs.Destroy(dir, filepath.Base(at))
+		}
+	}
+}
+
+func (p *Preview) tell(diff btrfs.Diff, most int) {
+	p.Lost, p.Reverted, p.Coming, p.Moved, p.Bytes = []string{}, []string{}, []string{}, [][2]string{}, diff.Bytes
+	for _, c := range diff.Changes {
+		i := map[string]int{btrfs.New: 0, btrfs.Changed: 1, btrfs.Gone: 2, btrfs.Moved: 3}[c.Kind]
+		if p.Counts[i]++; p.Counts[i] > most {
+			continue
+		}
+		switch c.Kind {
+		case btrfs.New:
+			p.Lost = append(p.Lost, c.Path)
+		case btrfs.Changed:
+			p.Reverted = append(p.Reverted, c.Path)
+		case btrfs.Gone:
+			p.Coming = append(p.Coming, c.Path)
+		default:
+			p.Moved = append(p.Moved, [2]string{c.Path, c.To})
+		}
+	}
+}
+
+// files puts a file or a folder out of a snapshot where it is asked for, by
+// shared extents. What is there is kept beside it, under a name with the time.
+func (a *agent) files(ctx context.Context, args FilesArgs) (r FilesResult, err error) {
+	v, err := a.volumes(args.Snapshot.FSID)
+	if err != nil {
+		return r, err
+	}
+	defer v.close()
+	then, _, err := v.find(args.Snapshot)
+	if err != nil {
+		return r, err
+	}
+	defer then.Close()
+	if args.To != filepath.Clean(args.To) || !filepath.IsAbs(args.To) || args.To == "/" {
+		return r, invalid("%q is not an absolute path", args.To)
+	}
+	parent, err := btrfs.At(then, strings.Trim(filepath.Dir(filepath.Clean("/"+args.Path)), "/"))
+	if err != nil {
+		return r, err
+	}
+	defer parent.Close()
+	if _, err := os.Lstat(fdPath(parent, filepath.Base(args.Path))); err != nil {
+		return r, err
+	}
+	dir, err := os.OpenFile(a.host(filepath.Dir(args.To)), unix.O_DIRECTORY|unix.O_RDONLY, 0)
+	if err != nil {
+		return r, err
+	}
+	defer dir.Close()
+	base, temp := filepath.Base(args.To), ".new."+token()
+	var said strings.Builder
+	e, err := a.run(ctx, Program{Args: []string{"cp", "-a", "--reflink=auto", "--", fdPath(parent, filepath.Base(args.Path)), fdPath(dir, temp)}, Stderr: &said})
+	if err == nil && e.Code != 0 {
+		err = errors.New(strings.TrimSpace(said.String()))
+	}
+	if err != nil {
+		return r, errors.Join(err, os.RemoveAll(fdPath(dir, temp)))
+	}
+	fd := int(dir.Fd())
+	err = unix.Renameat2(fd, temp, fd, base, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) { // at no moment is nothing there
+		kept := shorten(base + "." + time.Now().UTC().Format(stampForm))
+		r.Kept = filepath.Join(filepath.Dir(args.To), kept)
+		if err = unix.Renameat2(fd, temp, fd, base, unix.RENAME_EXCHANGE); err == nil {
+			err = unix.Renameat2(fd, temp, fd, kept, unix.RENAME_NOREPLACE)
+		}
+	}
+	return r, errors.Join(err, unix.Syncfs(fd))
+}
+
+// fdPath is a path below an open folder, for a program: nobody can lead it
+// elsewhere by renaming what is above.
+func fdPath(f *os.File, path string) string {
+	return filepath.Join(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), filepath.Clean("/"+path))
+}

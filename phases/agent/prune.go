@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+const holdsFile = "holds.json"
+
+// hold keeps a snapshot: a person's, or the last one of a backup chain, which
+// the next copy starts from.
+func (a *agent) hold(_ context.Context, args HoldArgs) (HoldArgs, error) {
+	if args.UUID == "" || args.By == "" {
+		return args, invalid("a hold needs a snapshot and a name")
+	}
+	s, err := a.store(true)
+	if err != nil {
+		return args, err
+	}
+	holds := holdsOf(s)
+	if holds[args.UUID] == nil {
+		holds[args.UUID] = map[string]string{}
+	}
+	if holds[args.UUID][args.By] = args.Reason; args.Reason == "" {
+		delete(holds[args.UUID], args.By)
+	}
+	return args, s.writeJSON(holdsFile, holds)
+}
+
+func holdsOf(s *store) map[string]map[string]string {
+	holds := map[string]map[string]string{}
+	_ = s.readJSON(holdsFile, &holds)
+	return holds
+}
+
+// deleteSnapshots deletes what nothing can want any more, and says of the rest
+// why it stays. The kernel would delete all of it, also what is mounted, also
+// the root of the running system.
+func (a *agent) deleteSnapshots(ctx context.Context, args DeleteArgs) ([]Deleted, error) {
+	s, err := a.store(true)
+	if err != nil {
+		return nil, err
+	}
+	list, made := []Deleted{}, a.made()
+	w := &work{agent: a, volumes: map[string]*volumes{}}
+	defer w.end()
+	for _, snap := range args.Snapshots {
+		v, err := w.on(snap.FSID)
+		if err != nil {
+			return list, err
+		}
+		d := Deleted{UUID: snap.UUID, State: "gone", v: v}
+		if id, ok := v.tree.Find(snap.UUID); ok {
+			d.State, d.id = "later", id
+			if err := a.delete(s, v, id, made); err != nil {
+				d.State, d.Why = "refused", err.Error()
+			}
+		}
+		list = append(list, d)
+	}
+	return list, w.freed(ctx, list, args.Wait)
+}
+
+// delete deletes one subvolume, by its id: a name could mean another one by now.
+func (a *agent) delete(s *store, v *volumes, id uint64, made map[string]Snapshot) error {
+	if err := a.deletable(s, v, id, made); err != nil {
+		return err
+	}
+	err := btrfs.DestroyID(v.top.File, id)
+	if errors.Is(err, unix.EPERM) {
+		err = errors.New("it is being sent, or has an active swap file: try later")
+	}
+	return err
+}
+
+// deletable is the guard.
+func (a *agent) deletable(s *store, v *volumes, id uint64, made map[string]Snapshot) error {
+	f, name, err := v.at(id)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := btrfs.Get(f)
+	if err != nil {
+		return err
+	}
+	snap, ours := made[info.UUID]
+	nested, err := v.tree.Nested(id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !ours:
+		return fmt.Errorf("/%s was not made by deployer on this host (%s)", name, makerOf(name))
+	case v.tree.Default == id:
+		return errors.New("it is the default subvolume: the next boot may be from it")
+	case len(nested) > 0:
+		return fmt.Errorf("%d subvolumes are nested in it", len(nested))
+	}
+	for by, reason := range holdsOf(s)[info.UUID] {
+		return fmt.Errorf("held by %s: %s", by, reason)
+	}
+	if run := wanted(s, snap, info.UUID); run != "" {
+		return fmt.Errorf("run %s may still go back to it", run)
+	}
+	dev, ok := devOf(f.Stat())
+	mounted := mount{Root: "/" + name, Dev: v.dev}
+	for _, m := range v.mounts(readMounts("/proc/self/mountinfo")) {
+		if within(m.Root, mounted.Root) {
+			return fmt.Errorf("it is mounted at %s", m.Path)
+		}
+	}
+	if users := usersOf(map[uint64]bool{dev: ok}, []mount{mounted}); len(users) > 0 {
+		return errors.New(users[0].String())
+	}
+	return nil
+}
+
+// wanted is an open lane that has a snapshot in its recipe, or a restore of it
+// that is under way.
+func wanted(s *store, snap Snapshot, uuid string) string {
+	runs, _ := s.names("runs")
+	for _, run := range runs {
+		if c := closingOf(s, run); c != nil && c.Outcome != "stuck" {
+			continue
+		}
+		if run == snap.Run && snap.Replaced {
+			return run
+		}
+		r := load[Recipe](s, runFile(run, "recipe.json"))
+		if r == nil {
+			continue
+		}
+		all := r.Snapshots
+		for _, op := range r.Operations {
+			if op.Data != nil {
+				all = append(all, op.Data.Snapshots...)
+			}
+		}
+		for _, s := range all {
+			if s.UUID == uuid {
+				return run
+			}
+		}
+	}
+	return ""
+}
+
+// freed makes deletions durable and waits for the cleaner, which gives the space
+// back: it wakes at a commit, and what it did counts after another one.
+func (w *work) freed(ctx context.Context, list []Deleted, wait float64) error {
+	for deadline := time.Now().Add(time.Duration(wait * float64(time.Second))); ; {
+		if err := errors.Join(w.sync(), w.sync()); err != nil {
+			return err
+		}
+		left := false
+		for _, v := range w.volumes {
+			if err := v.read(); err != nil {
+				return err
+			}
+		}
+		for i, d := range list {
+			if d.State == "later" && !d.v.tree.Cleaning(d.id) {
+				list[i].State = "freed"
+			}
+			left = left || list[i].State == "later"
+		}
+		if !left || time.Now().After(deadline) || pause(ctx, 20*time.Millisecond) != nil {
+			return nil
+		}
+	}
+}
