@@ -66,11 +66,11 @@ func TestARealBtrfs(t *testing.T) {
 		t.Fatalf("%v: %+v", err, plan)
 	}
 	first, err := s.Create(t.Context(), req)
-	if err != nil || len(first.Set.Snapshots) != 2 || !first.Set.Snapshots[0].ReadOnly {
+	if err != nil || len(first.Set.Snapshots) != 3 || !first.Set.Snapshots[0].ReadOnly {
 		t.Fatalf("%v: %+v", err, first)
 	}
 	again, err := s.Create(t.Context(), req)
-	if err != nil || len(again.Set.Snapshots) != 2 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
+	if err != nil || len(again.Set.Snapshots) != 3 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
 		t.Errorf("%v: %+v, then %+v", err, first, again)
 	}
 	wrong := req
