@@ -728,7 +728,7 @@ func TestRestoreReachesSandboxedServices(t *testing.T) {
 	defer s.sh("umount -R shared")
 	s.sh("umount srv/a")
 	s.take("/shared/a")
-	units := s.service("app.service", "exec unshare -m --propagation slave sh -c 'touch ready; exec sleep 1000'")
+	units := s.service("app.service", "exec unshare -m --propagation slave sh -c ': > ready; exec sleep 1000'")
 	s.await(units, func() bool { return exists(s.path("ready")) })
 	was := units.procs("app.service")
 	s.done(s.restore(false))

@@ -19,7 +19,9 @@
 //	lock, holder.json     the host's lock (flock), and who holds it
 //	restore.lock          one restore at a time
 //	jobs/UNIT/            job.json, receipt.json, alive (flock while it runs)
-//	runs/RUN/             recipe.json, RESTORE.txt, files/DIGEST, closing.json
+//	runs/RUN/             recipe.json, RESTORE.txt, files/DIGEST, closing.json;
+//	                      set-STAMP.json, pause.json, data-ID.json: see below
+//	holds.json            snapshots that are not to be deleted
 //	snapshots/            where /.snapshots is not there
 //
 // # What it guarantees, each with a test of the same name
@@ -49,7 +51,18 @@
 //     RestoreCountsUnitsThatFailSinceTheRun.
 //   - RecipeNamesOnlyContentThatIsThere, RecipeIsReadableByAPerson.
 //   - SetIsAllOrNothing, SetIsOnTheDiskBeforeItAnswers,
-//     SetRefusesWhatItCannotKeep.
+//     SetRefusesWhatItCannotKeep, SetInterruptedIsTakenAgain,
+//     SetIsTakenOnceHoweverOftenItIsAskedFor: what it is to be is written down
+//     before (set-STAMP.json), and what it is afterwards.
+//   - PausedSetIsOneMoment; PauseEndsWhateverHappens: another unit ends it.
+//   - RestoreExchangesAMountedSubvolume: a writable copy takes the name at one
+//     moment, what it replaces is kept. RestoreKilledAnywhereIsFinished: how far
+//     it came is read from the subvolumes' ids, the rest is in data-ID.json.
+//     RestoreThatFailsIsTakenBack, RestoreIsOnTheDiskBeforeItAnswers,
+//     RestoreRefusesWithTheNamesOfWhoHoldsIt,
+//     RestoreStopsWhoUsesItAndStartsExactlyThose,
+//     RestoreMovesNestedSubvolumesAlong, RestoreWithAFullDisk.
+//   - DeleteGuard: only what the agent wrote down that it made.
 //   - NoDataIsNeverOK, EveryProbeEnds.
 //   - FactsScriptOnlyReads: planning changes nothing on a host.
 //   - PanicBecomesError, PendingCallsFailWhenTheStreamEnds.

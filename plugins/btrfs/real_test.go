@@ -43,7 +43,7 @@ type served struct{ *agent.Client }
 
 func serve(t *testing.T) served {
 	here, there := net.Pipe()
-	go func() { _ = agent.Serve(context.Background(), there, there, agent.Options{Root: t.TempDir() + "/deployer"}) }()
+	go func() { _ = agent.Serve(context.Background(), there, there, agent.Options{Root: filepath.Join(t.TempDir(), "state")}) }()
 	c := agent.NewClient(here)
 	t.Cleanup(func() { c.Close(); there.Close() })
 	return served{c}
@@ -66,11 +66,11 @@ func TestARealBtrfs(t *testing.T) {
 		t.Fatalf("%v: %+v", err, plan)
 	}
 	first, err := s.Create(t.Context(), req)
-	if err != nil || len(first.Set.Snapshots) != 2 || !first.Set.Snapshots[0].ReadOnly {
+	if err != nil || len(first.Set.Snapshots) != 3 || !first.Set.Snapshots[0].ReadOnly {
 		t.Fatalf("%v: %+v", err, first)
 	}
 	again, err := s.Create(t.Context(), req)
-	if err != nil || len(again.Set.Snapshots) != 2 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
+	if err != nil || len(again.Set.Snapshots) != 3 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
 		t.Errorf("%v: %+v, then %+v", err, first, again)
 	}
 	wrong := req
