@@ -105,7 +105,9 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	case receipt.Code != 0: // what was left half done may look as it was
 		err = errors.New("an operation of the recipe failed")
 	default:
-		err = l.verify(ctx)
+		if err = l.verify(ctx); Passing(err) {
+			return r.unreachable(l, err)
+		}
 	}
 	if err != nil {
 		r.undo(l, state.UndoFailed, "", err, time.Since(start))
