@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X github.com/hbohlen/deployer/cmd/internal/cli.Version=$(VERS
 GOBIN    := $(shell go env GOPATH)/bin
 LINT     := v2.15.0
 
-.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench clean
+.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench soak clean
 
 all: bin/deployer bin/lab
 
@@ -27,7 +27,8 @@ agents:
 	done
 
 # What the lab and the tests need from Debian, and the linter.
-PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git
+PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git \
+  qemu-system-x86 cpio kmod linux-image-cloud-amd64
 tools:
 	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
@@ -61,6 +62,11 @@ demo: tools bin/lab bin/deployer
 
 bench: tools bin/lab bin/deployer
 	.ci/bench
+
+# Controllers killed at random, round after round: ROUNDS=500 SEED=… repeats one.
+ROUNDS ?= 100
+soak: tools bin/lab bin/deployer
+	ROUNDS=$(ROUNDS) SEED=$(SEED) .ci/soak
 
 clean:
 	rm -rf bin $(AGENTS)

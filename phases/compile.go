@@ -1,7 +1,9 @@
 package phases
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hbohlen/deployer/runbooks"
@@ -41,19 +43,32 @@ func (in *Inputs) Switched() []string {
 	return hosts
 }
 
-// ConfirmWithin is how long a host's guard waits: what its own switch says, else
-// what the first switch does, since staging goes the same way.
-func (in *Inputs) ConfirmWithin(host string) time.Duration {
-	within := time.Duration(0)
+// SwitchOf is how a host is switched: what its own switch says, else what the
+// first one does, since staging goes the same way.
+func (in *Inputs) SwitchOf(host string) (sw runbooks.Switch) {
 	for _, p := range in.Runbook.Phases {
-		if p.Switch != nil && (within == 0 || p.Switch.Host == host) {
-			within = p.Switch.ConfirmWithin
+		if p.Switch != nil && (sw.Host == "" || p.Switch.Host == host) {
+			sw = *p.Switch
 		}
 	}
-	if within == 0 {
-		within = 3 * time.Minute
+	sw.ConfirmWithin, sw.Reboot = cmp.Or(sw.ConfirmWithin, 3*time.Minute), cmp.Or(sw.Reboot, "ask")
+	return sw
+}
+
+// SurvivesReboot is the check that a host survives a reboot, nil where none is asked for.
+func (in *Inputs) SurvivesReboot(host string) *runbooks.Check {
+	checks := in.Validation().Checks
+	for _, p := range in.Runbook.Phases {
+		if p.Staging != nil && p.Staging.Host == host {
+			checks = append(slices.Clone(p.Staging.Checks), checks...)
+		}
 	}
-	return within
+	for _, c := range checks {
+		if c.Kind == "reboot" {
+			return c
+		}
+	}
+	return nil
 }
 
 // Compiled is a phase with its steps.

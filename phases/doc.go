@@ -25,10 +25,18 @@
 // The undo of all steps of a lane makes its recipe. It lies on the host before
 // the first effect and grows with every step, in an order of its own
 // ([Compose]): what runs now first, then the profile, the boot default last.
-// When a step fails, and when the operator stops, every lane that was changed
-// is restored by its host's own agent, the last lane first, and compared with
+// When a step fails every lane that was changed is restored by its host's own agent, the last lane first, and compared with
 // what it was over a new connection. [Runner.Restore] does the same for a run
-// of the past. What cannot be restored is stuck or unknown, and the [Outcome]
+// of the past.
+//
+// A run outlives its process. What ends one and not the other (a wait, an
+// interrupt, another controller) saves it: no end is recorded. [Run.Seize] takes
+// its hosts again, under an epoch above all that they saw, and learns what each
+// has decided; [Runner.Resume] then settles each step from the journal: what had
+// its effect is not done again, what is in doubt is asked for under its old
+// operation id, and answered by its receipt, what was only looked at is looked
+// at again. Every host keeps its lane's part of the journal, which goes along
+// with each write; a run can be rebuilt from those. What cannot be restored is stuck or unknown, and the [Outcome]
 // has the commands that remain for a person.
 //
 // # Guarantees
@@ -52,6 +60,9 @@
 //   - A restore goes on over any connection: TestRestoreIsFollowedOverAnyConnection.
 //   - When the journal fails or its disk is full, forward work stops and the
 //     restore goes on: TestSequences, TestFullJournalStopsForwardWork.
+//   - A run that was stopped and is resumed ends as if it had not been, and what
+//     changed a host is not done twice: TestResumedEndsAsIfItHadNotBeenStopped;
+//     killed at any point: package simulation.
 //   - Rolled back is never exit 0, a lane ends old, new, or says so:
 //     TestPromise11RolledBackIsNeverExitZero, TestEveryRunEndsByTheTable, TestJudge.
 //   - No data never passes: TestPromise11NoDataNeverPasses (validate).
@@ -59,12 +70,4 @@
 //     TestPromise12DriftedHostIsRefused (activate), TestPlanDigest.
 //   - Planning changes nothing on a host: TestPlanningOnlyReads.
 //   - A bug in a step is a failure of it, and hosts go back: TestSequences.
-//
-// # Limits
-//
-// An interrupted run is not taken up again by itself: `deployer rollback` undoes
-// it. The guard of the design, which goes back without the controller, is not
-// built: [Run.MakePlan] says so in every plan. A run's lock on a host ends with
-// the connection that took it; after that, what keeps others away is the recipe
-// that is open there.
 package phases

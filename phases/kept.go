@@ -76,14 +76,22 @@ func (h hosts) Event(rec state.Record) {
 	}
 }
 
+// Begin makes what a run is its first record. Hosts keep all that follows.
+func (r *Runner) Begin(ctx context.Context, created state.Created) error {
+	r.tell(ctx)
+	return r.Log.Record(state.Record{Kind: state.RunCreated}, created)
+}
+
 // tell makes the log's records go to the hosts from here on, and those of
 // earlier processes that they do not have.
 func (r *Runner) tell(ctx context.Context) {
 	r.Run.log = r.Log
+	if r.telling {
+		return
+	}
+	r.telling = true
 	for _, l := range r.Run.Lanes {
 		l.journal = r.Run.ID
-	}
-	for _, l := range r.Run.Lanes {
 		if len(r.Told) > 0 {
 			r.catchUp(ctx, l)
 		}

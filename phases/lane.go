@@ -32,6 +32,7 @@ type Lane struct {
 	Recipe agent.Recipe // what is stored on the host for this run
 	Locked bool
 	Files  []agent.File // declared files as they were: a rollback puts them back
+	Reboot string       // why the new system can only be booted; "" where that is not so
 	Kept   agent.Lane   // what the host knew of the run when this process took it up
 
 	agents  Agents
@@ -45,6 +46,8 @@ type Lane struct {
 	now     agent.Facts    // when this process took the run up
 	journal string         // the run whose records the host keeps
 	unsent  unsent
+
+	rejected, why string // the system that failed here
 }
 
 // Changed tells whether the lane has anything to restore.
@@ -276,14 +279,18 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 			l.opening.Unlock()
 			return l.relock(ctx)
 		}
+		again := time.Second
 		var he *host.Error
-		if errors.As(err, &he) && (he.Kind == host.Denied || he.Kind == host.HostKey) {
+		switch {
+		case errors.As(err, &he) && he.Kind == host.Denied && l.Reboots(): // it lets nobody in yet
+			again = deniedAgain
+		case he != nil && (he.Kind == host.Denied || he.Kind == host.HostKey):
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(time.Second):
+		case <-time.After(again):
 		}
 	}
 }

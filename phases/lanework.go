@@ -63,6 +63,10 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
+	if was, failed := now.Rejected[l.To.Out]; failed && !r.Retry {
+		return &Failure{Exit: ExitRefused, Host: l.Name, Err: fmt.Errorf("%s failed on %s before, in run %s: %s", ShortPath(l.To.Out), l.Name, was.Run, was.Reason),
+			Hint: []string{"deployer run " + r.Runbook.Name + " --retry-rejected --reason TEXT"}}
+	}
 	if h := now.Holder; h != nil {
 		return &Failure{Exit: ExitWaiting, Host: l.Name, Err: fmt.Errorf("%s is locked by %s for run %s since %s", l.Name, h.Owner, h.Run, h.Since.Format(time.RFC3339)), Hint: []string{"deployer status"}}
 	}

@@ -68,6 +68,9 @@ func (r *Run) MakePlan(ctx context.Context, log *Log) (*Plan, error) {
 	p.Nothing = true
 	for _, l := range r.Lanes {
 		h := r.planHost(ctx, l)
+		if p.reboots(l.Name) { // so none will be pending
+			h.Reboot = ""
+		}
 		p.Nothing = p.Nothing && h.Unchanged
 		p.Hosts = append(p.Hosts, h)
 	}
@@ -287,7 +290,7 @@ func (l *Lane) survey(ctx context.Context) {
 // notCovered says what a rollback of this host would not bring back.
 func (r *Run) notCovered(l *Lane) []string {
 	var notes []string
-	if lacks := lacksModule(l); lacks != "" {
+	if lacks := LacksModule(l); lacks != "" {
 		notes = append(notes, "no guard after a reboot: the "+lacks+" system does not import deployer-host.nix. Before the profile step a reboot brings the old system back by itself, after it only `deployer rollback` does")
 	}
 	if r.Project.Snapshots == nil || len(r.Project.Snapshots.Subvolumes) == 0 {
@@ -298,9 +301,21 @@ func (r *Run) notCovered(l *Lane) []string {
 	return notes
 }
 
-// lacksModule says which of a lane's systems has no guard after a reboot: new,
+// reboots tells whether a host will be rebooted for certain.
+func (p *Plan) reboots(host string) bool {
+	for _, ph := range p.Phases {
+		for _, s := range ph.Steps {
+			if s.Host == host && s.Class == Reboot && !s.Unknown && !s.Nothing {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// LacksModule says which of a lane's systems has no guard after a reboot: new,
 // old, or "" where both have one. A new one that is not on this machine says nothing.
-func lacksModule(l *Lane) string {
+func LacksModule(l *Lane) string {
 	_, here := os.Stat(l.To.Out)
 	_, module := os.Stat(filepath.Join(l.To.Out, agent.ModuleUnit))
 	switch {

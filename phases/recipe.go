@@ -16,7 +16,15 @@ import (
 // generations. Equal ones run in the reverse order of their steps.
 var restoreOrder = []string{
 	agent.DoStopJob, agent.DoWriteFile, agent.DoActivate, agent.DoUnits,
-	agent.DoProfile, agent.DoBoot, agent.DoUnpin,
+	agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot, agent.DoUnpin,
+}
+
+// rebootOrder is the order where the new system was booted: it may not let the
+// old one be activated live, and a root that every boot renews loses its files.
+// So the reboot comes as soon as it leads to the old system, the rest after it.
+var rebootOrder = []string{
+	agent.DoStopJob, agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot,
+	agent.DoWriteFile, agent.DoActivate, agent.DoUnits, agent.DoUnpin,
 }
 
 // Compose puts the undo of a new step into a recipe, unless it is in there: a
@@ -28,8 +36,12 @@ func Compose(recipe, undo []agent.Operation) []agent.Operation {
 			all = append(all, op)
 		}
 	}
+	order := restoreOrder
+	if (&Lane{Recipe: agent.Recipe{Operations: all}}).Reboots() {
+		order = rebootOrder
+	}
 	slices.SortStableFunc(all, func(a, b agent.Operation) int {
-		return slices.Index(restoreOrder, a.Op) - slices.Index(restoreOrder, b.Op)
+		return slices.Index(order, a.Op) - slices.Index(order, b.Op)
 	})
 	return all
 }

@@ -65,10 +65,14 @@ func judge(lanes []*Lane, aborted bool) (state.Status, int) {
 // patient is how long a host may be out of reach: until its guard has gone back,
 // where that is armed.
 func (l *Lane) patient() time.Duration {
-	if l.guarded.IsZero() {
-		return patience
+	base := patience
+	if l.Reboots() {
+		base = BootLimit
 	}
-	return max(patience, time.Until(l.guarded)+2*patience)
+	if l.guarded.IsZero() {
+		return base
+	}
+	return max(base, time.Until(l.guarded)+base+patience)
 }
 
 // restore runs the lane's recipe on its host, by the host's own agent, and
@@ -117,6 +121,19 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
 	return nil
+}
+
+// reject makes the host remember a system that was tried there and failed.
+// Neither the operator's wish nor a link that went away is its fault.
+func (r *Runner) reject(f *Failure) {
+	l := r.Run.LaneOf(f.Host)
+	if l == nil || f.Exit != ExitFailed || IsLost(f.Err) {
+		return
+	}
+	tried := slices.ContainsFunc(l.Recipe.Operations, func(op agent.Operation) bool { return op.Op == agent.DoStopJob })
+	if tried {
+		l.rejected, l.why = l.To.Out, f.Error()
+	}
 }
 
 // takenOver tells whether another controller has the host now: it restores what
@@ -185,6 +202,12 @@ func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *O
 func (r *Runner) unreachable(l *Lane, err error) []string {
 	r.undo(l, state.UndoFailed, "", err, 0)
 	r.move(l, state.OutOfReach)
+	if l.Reboots() && !commits(l.Recipe) { // it may hang
+		return []string{"# " + l.Name + " goes back by itself, or with its next boot: its boot default was not touched (" + l.Before.Boot.System + ")"}
+	}
+	if !l.guarded.IsZero() {
+		return []string{"# " + l.Name + " goes back by itself: its guard has had no confirmation"}
+	}
 	if commits(l.Recipe) {
 		return []string{"# " + l.Name + " may boot the new system: at its console, follow " + agent.Dir + "/runs/" + r.Run.subject() + "/RESTORE.txt"}
 	}
@@ -210,16 +233,23 @@ func (r *Runner) undone(l *Lane, i int, out agent.Outcome) {
 	_ = r.Log.Record(rec, out)
 }
 
-// restores is how often a restore is begun that is cut off in the middle.
+// restores is how often a restore is begun that is cut off in the middle: as
+// often as the guard tries.
 const restores = 3
 
 // runRecipe starts the restore on the host and follows it to its end. What a
-// restore that was killed has done, the next one finds done.
+// restore that was killed has done, the next one finds done; one that reboots
+// the host goes on after the boot.
 func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
 	for range restores {
 		rec, err = l.tryRecipe(ctx, run)
 		if err == nil && rec.State == "ended" || Passing(err) || fenced(err) || ctx.Err() != nil {
 			break
+		}
+		if err == nil && l.Reboots() {
+			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
+				break
+			}
 		}
 	}
 	return rec, err
@@ -230,7 +260,7 @@ func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, er
 func (l *Lane) tryRecipe(ctx context.Context, run string) (agent.Receipt, error) {
 	var rec agent.Receipt
 	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
-	if IsLost(err) && l.Reattach(ctx, patience) == nil {
+	if IsLost(err) && l.Reattach(ctx, l.patient()) == nil {
 		// One that runs already is answered with; what is done stays done.
 		err = l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
 	}
@@ -247,7 +277,7 @@ func (l *Lane) follow(ctx context.Context, unit string, wait time.Duration) (age
 	if err == nil || !IsLost(err) {
 		return rec, err
 	}
-	if rerr := l.Reattach(ctx, patience); rerr != nil {
+	if rerr := l.Reattach(ctx, l.patient()); rerr != nil {
 		return rec, rerr
 	}
 	err = l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
@@ -299,6 +329,9 @@ func Differences(before, now agent.Facts) []string {
 	add("the running system", before.System, now.System)
 	add("the profile's system", before.Profile.System, now.Profile.System)
 	add("the profile's generation", fmt.Sprint(before.Profile.Generation), fmt.Sprint(now.Profile.Generation))
+	if now.BootID != before.BootID && now.Booted != before.Booted {
+		add("what was booted", before.Boot.System, now.Booted)
+	}
 	add("the boot default", before.Boot.Default, now.Boot.Default)
 	add("the boot default's system", before.Boot.System, now.Boot.System)
 	for path, was := range before.Files {
@@ -340,6 +373,9 @@ func (r *Runner) close(ctx context.Context, l *Lane, to state.Status) {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
 	closing := agent.Closing{Run: r.Run.subject(), Outcome: string(to)}
+	if to == state.Restored {
+		closing.Rejected, closing.Reason = l.rejected, l.why
+	}
 	err := l.Call(ctx, agent.OpClose, closing, nil)
 	if err != nil && l.Reattach(ctx, 15*time.Second) == nil {
 		err = l.Call(ctx, agent.OpClose, closing, nil)

@@ -83,6 +83,44 @@ func TestRestoreIsFollowedOverAnyConnection(t *testing.T) {
 	}
 }
 
+// A restore that reboots the host dies with it, and is asked for again after the
+// boot; a host that boots may deny logins for a while.
+func TestRestoreThatRebootsIsFollowedIntoTheNextBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a@h1:undo=reboot b@h1:fail")
+		m := r.machines["h1"]
+		once(m, agent.OpRestore, func(json.RawMessage) (any, error) {
+			m.Trace.Add("down")
+			m.Away(&host.Error{Kind: host.Timeout, Err: errors.New("no answer")})
+			time.AfterFunc(2*time.Minute, func() { m.Away(&host.Error{Kind: host.Denied, Err: errors.New("system is booting up")}) })
+			time.AfterFunc(3*time.Minute, func() {
+				m.With(func(w *phasetest.World) { w.Facts.BootID = "boot-2" })
+				m.Away(nil)
+				once(m, agent.OpRestore, func(json.RawMessage) (any, error) {
+					return agent.Receipt{State: "lost", BootID: "boot-1"}, nil
+				})
+			})
+			return nil, phasetest.ErrDie
+		})
+		if got, _ := r.execute(); got != "a b! down lock lock ~a = 20 h1:restored" {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+// Where the new system was booted, the old one comes back by a reboot: as soon
+// as it leads there, and the rest after it.
+func TestComposeRebootsBeforeTheRest(t *testing.T) {
+	var got []string
+	for _, op := range phases.Compose([]agent.Operation{{Op: agent.DoWriteFile}, {Op: agent.DoActivate}, {Op: agent.DoProfile}, {Op: agent.DoBoot}},
+		[]agent.Operation{{Op: agent.DoTrial}, {Op: agent.DoReboot}}) {
+		got = append(got, op.Op)
+	}
+	if want := []string{agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot, agent.DoWriteFile, agent.DoActivate}; !slices.Equal(got, want) {
+		t.Error(got)
+	}
+}
+
 // A login that is denied is not tried again: sshd punishes that.
 func TestDeniedLoginIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -290,7 +328,7 @@ func TestPromise11RolledBackIsNeverExitZero(t *testing.T) {
 
 func TestDifferences(t *testing.T) {
 	was := agent.Facts{
-		System: "/s/old", Profile: agent.Profile{System: "/s/old", Generation: 7}, Boot: agent.Boot{Default: "7.conf", System: "/s/old"},
+		System: "/s/old", Booted: "/s/older", Profile: agent.Profile{System: "/s/old", Generation: 7}, Boot: agent.Boot{Default: "7.conf", System: "/s/old"},
 		Files: map[string]string{"/etc/a": "d1"}, Active: []string{"web.service", "user@1000.service", "session-3.scope", "run-x.timer", "sshd@2.service", "dev-loop3.mount"}, Failed: []string{"bad.service"},
 	}
 	for _, tt := range []struct {
@@ -312,6 +350,8 @@ func TestDifferences(t *testing.T) {
 		{"a unit has failed", func(f *agent.Facts) { f.Failed = []string{"bad.service", "web.service"} }, []string{"web.service has failed"}},
 		{"it failed before", func(f *agent.Facts) { f.Failed = []string{"bad.service"} }, nil},
 		{"it does not fail any more", func(f *agent.Facts) { f.Failed = nil }, nil},
+		{"what was booted", func(f *agent.Facts) { f.BootID, f.Booted = "other", "/s/new" }, []string{"what was booted is /s/new, was /s/old"}},
+		{"it booted its default", func(f *agent.Facts) { f.BootID, f.Booted = "other", "/s/old" }, nil},
 		{"our own jobs", func(f *agent.Facts) { f.Failed = []string{"deployer-r1-test-1.service"} }, nil},
 	} {
 		now := was

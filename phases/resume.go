@@ -222,15 +222,16 @@ func (r *Run) Known(ctx context.Context, log *Log) (map[string][]agent.Lane, err
 	return known, nil
 }
 
-// Acquired says which epochs this process has.
-func (r *Run) Acquired(epoch uint64) state.Acquired {
-	a := state.Acquired{Epoch: epoch, Holder: r.Owner, Reason: "resume", Hosts: map[string]uint64{}}
-	for _, l := range r.Lanes {
+// Again records that this process took the run up, and under which epochs.
+func (r *Runner) Again(ctx context.Context, epoch uint64) error {
+	r.tell(ctx)
+	a := state.Acquired{Epoch: epoch, Holder: r.Run.Owner, Reason: "resume", Hosts: map[string]uint64{}}
+	for _, l := range r.Run.Lanes {
 		if l.Locked {
 			a.Hosts[l.Name] = l.holder.Epoch
 		}
 	}
-	return a
+	return r.Log.Record(state.Record{Kind: state.LeaseAcquired}, a)
 }
 
 // Unlock takes a run's locks away, and names the hosts that had one.

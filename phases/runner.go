@@ -22,8 +22,9 @@ type Runner struct {
 	// Finish is called with the outcome before it is journalled: notifications.
 	Finish func(ctx context.Context, o *Outcome)
 
-	prior  *state.Run // what Told says
-	fenced *Failure   // another controller has taken a host over
+	prior   *state.Run // what Told says
+	telling bool       // hosts keep their part of the record
+	fenced  *Failure   // another controller has taken a host over
 }
 
 var (
@@ -69,6 +70,7 @@ func (r *Runner) back(ctx context.Context, f *Failure) *Outcome {
 	o := newOutcome()
 	o.Failure, o.Exit = f, f.Exit
 	if saved[o.Exit] == "" {
+		r.reject(f)
 		r.backward(ctx, o)
 	}
 	if saved[o.Exit] != "" {

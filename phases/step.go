@@ -51,6 +51,7 @@ const (
 	Read       Class = "read"       // run again
 	Idempotent Class = "idempotent" // run again under the same operation id
 	Probe      Class = "probe"      // ask the host
+	Reboot     Class = "reboot"     // compare the boot id
 	Once       Class = "once"       // never again by itself
 	Notify     Class = "notify"     // again, with the same delivery key
 )

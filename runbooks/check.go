@@ -6,7 +6,11 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 )
+
+// rebootWithin is how long a machine may take to boot, firmware and all.
+const rebootWithin = 5 * time.Minute
 
 func (c *Check) finish(s *source, n *node) {
 	switch c.Kind {
@@ -21,6 +25,12 @@ func (c *Check) finish(s *source, n *node) {
 		}
 		c.Within = 0 // not known yet
 		return
+	}
+	if c.Kind == "reboot" {
+		c.Name = cmp.Or(c.Name, c.Kind)
+		if n.get("within") == nil {
+			c.Within = rebootWithin
+		}
 	}
 	c.Name = cmp.Or(c.Name, strings.TrimSpace(c.Kind+" "+n.get(c.Kind).words()))
 	if c.From == "" {

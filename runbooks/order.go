@@ -55,6 +55,7 @@ func (s *source) order(rb *Runbook) {
 }
 
 func (o *order) phase(ph *Phase) {
+	o.reboots(ph)
 	switch {
 	case ph.Build != nil:
 		o.built = append(o.built, ph.Build.Hosts...)
@@ -81,6 +82,26 @@ func (o *order) change(ph *Phase, host string) {
 	}
 }
 
+// reboots refuses a reboot where none can be undone.
+func (o *order) reboots(ph *Phase) {
+	var checks []*Check
+	if ph.Gate != nil {
+		for _, i := range ph.Gate.Items {
+			checks = append(checks, i.Check)
+		}
+	}
+	if ph.Monitor != nil {
+		for _, r := range ph.Monitor.Rules {
+			checks = append(checks, r.Check)
+		}
+	}
+	for _, c := range checks {
+		if c != nil && c.Kind == "reboot" {
+			o.wrong(c.Pos, "move it to `staging` or `validate`", "`%s` reboots the host: `%s` cannot", c.Name, ph.Name)
+		}
+	}
+}
+
 func (o *order) validate(ph *Phase) {
 	o.validated = true
 	if len(o.pending) == 0 {
@@ -88,7 +109,9 @@ func (o *order) validate(ph *Phase) {
 	}
 	need := time.Duration(0)
 	for _, c := range ph.Validate.Checks {
-		need += c.Within
+		if c.Kind != "reboot" { // the time counts from the boot
+			need += c.Within
+		}
 	}
 	for _, changed := range o.pending {
 		if sw := changed.Switch; sw != nil && need > sw.ConfirmWithin {

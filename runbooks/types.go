@@ -191,9 +191,9 @@ type Window struct {
 // Switch activates the new system without making it the default.
 type Switch struct {
 	Host          string        `yaml:"host" rule:"need,host"`
-	ConfirmWithin time.Duration `yaml:"confirm_within" rule:"usual=3m"`                          // default 3m
-	Reboot        string        `yaml:"reboot" rule:"one=ask|auto|never,usual=ask,unbuilt=auto"` // ask (default), auto, never
-	AllowFailed   []string      `yaml:"allow_failed" rule:"unit"`                                // units that may fail
+	ConfirmWithin time.Duration `yaml:"confirm_within" rule:"usual=3m"`             // default 3m
+	Reboot        string        `yaml:"reboot" rule:"one=ask|auto|never,usual=ask"` // ask (default), auto, never
+	AllowFailed   []string      `yaml:"allow_failed" rule:"unit"`                   // units that may fail
 }
 
 // Validate judges every lane, then ends with the commit steps.
@@ -236,7 +236,7 @@ type Check struct {
 	Subvols   []string          `yaml:"subvolumes" rule:"subject,abs"`
 	Snapshot  string            `yaml:"snapshot" rule:"subject,abs"` // folder in which a new enough one must be
 	Backup    string            `yaml:"backup" rule:"subject,backup,unbuilt"`
-	Reboot    bool              `yaml:"reboot" rule:"subject,one=true,unbuilt"`
+	Reboot    bool              `yaml:"reboot" rule:"subject,one=true"` // of staging and validate: made once, before the commit; default within 5m
 	Fio       string            `yaml:"fio" rule:"subject,unbuilt"`
 	Metric    string            `yaml:"metric" rule:"subject,metric,unbuilt"`
 	From      string            `yaml:"from" rule:"one=host|controller,with=command|tcp|http"` // host (default) or controller; http and tcp with a host's address: controller

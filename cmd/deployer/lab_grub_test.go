@@ -6,7 +6,7 @@ import (
 	"github.com/hbohlen/deployer/state"
 )
 
-var grub = labKind{Loader: "grub", Launcher: true, Trust: true}
+var grub = labKind{Backend: "container", Loader: "grub", Launcher: true, Trust: true}
 
 func newGrubSite(t *testing.T) *site {
 	return newSiteIn(t, grub, "--loader grub staging production")

@@ -30,7 +30,7 @@ func TestLabKilledOnItsFirstHostIsRolledBack(t *testing.T) {
 	s.systems(`{"lab":{"activation":{"sleep":3}}}`, `{}`)
 	before := s.looks()
 	cmd, wait := s.start("run", "lab", "--yes")
-	if !eventually(20*time.Second, func() bool { return strings.Contains(s.written(), `"changing"`) }) {
+	if !eventually(time.Minute, func() bool { return strings.Contains(s.written(), `"changing"`) }) {
 		t.Fatal("it never came to change staging")
 	}
 	if err := cmd.Process.Kill(); err != nil {
@@ -54,7 +54,7 @@ func TestLabAKilledRollbackIsFinished(t *testing.T) {
 	before := s.looks()
 	first := s.run(0)
 	cmd, wait := s.start("rollback", "--yes")
-	if !eventually(20*time.Second, func() bool { return strings.Contains(s.written(), `"to":"restored"`) }) {
+	if !eventually(time.Minute, func() bool { return strings.Contains(s.written(), `"to":"restored"`) }) {
 		t.Fatal("no host went back")
 	}
 	if err := cmd.Process.Kill(); err != nil {

@@ -17,7 +17,7 @@ type look struct {
 
 // guardless waits until no guard watches a host: one that is no longer needed
 // sees so within a second, and ends.
-const guardless = `for i in $(seq 50); do [ -z "$(systemctl list-units --plain --no-legend 'deployer-guard-*')" ] && break; sleep 0.1; done
+const guardless = `for i in $(seq 50); do [ -z "$(systemctl list-units --state=active --plain --no-legend 'deployer-guard-*' deployer-resume.service)" ] && break; sleep 0.1; done
 	`
 
 // look looks from inside, so that it works with the network cut. A guard that

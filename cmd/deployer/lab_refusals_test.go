@@ -30,7 +30,8 @@ var refusals = []refusal{
 		name: "another host key", unlike: "its host key is not the one in known_hosts", hint: []string{"ssh-keygen -R", "ssh-keyscan"},
 		spoil: func(s *site) {
 			s.production.Enter(s.T, `cd /etc/ssh; mkdir /run/keys; mv ssh_host_* /run/keys/
-				ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key; systemctl restart sshd`)
+				ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key; systemctl restart sshd
+				for i in $(seq 100); do ssh-keyscan localhost 2>/dev/null | grep -q . && break; sleep 0.1; done`)
 		},
 		mend: func(s *site, r result) { // as printed, then everything back
 			known := filepath.Join(os.Getenv("HOME"), ".ssh/known_hosts")

@@ -62,10 +62,6 @@ var variants = []variant{
 		fails: "validate/boot@production", says: []string{"boot loader could not be written", "lab.bootloader.fail"}, journal: "switching to system configuration",
 	},
 	{
-		name: "another init", production: `{"services":{"app":{"version":"2.0"}},"lab":{"initInterface":"systemd 4"}}`,
-		fails: "switch/dry-activate@production", says: []string{"needs the reboot route"}, untouched: true,
-	},
-	{
 		name: "sshd is gone", production: `{"services":{"app":{"version":"2.0"},"openssh":{"enable":false}}}`,
 		fails: "validate/contact@production", says: []string{"nobody listens there"}, journal: "switching to system configuration",
 	},

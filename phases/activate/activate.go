@@ -17,18 +17,24 @@ func Compile(in *phases.Inputs, p *runbooks.Phase) ([]phases.Step, error) {
 	return Steps(in, p.Switch.Host, p.Switch.AllowFailed), nil
 }
 
-// Steps is the switch of one host, up to `test`. Staging goes the same way.
+// Steps is the switch of one host, up to `test` or a reboot. Staging goes the same way.
 func Steps(in *phases.Inputs, host string, allow []string) []phases.Step {
 	on := phases.On{Lane: host, Kind: phases.Idempotent}
+	sw := in.SwitchOf(host)
+	again := reboot{phases.On{Lane: host, Kind: phases.Reboot}, sw.Reboot, in.SurvivesReboot(host), sw.ConfirmWithin, allow}
 	steps := []phases.Step{
 		lock{on},     // one deployer at a time; facts under the lock; the old system pinned
 		transfer{on}, // the closure; pinned too
-		dry{phases.On{Lane: host}},
+		dry{phases.On{Lane: host}, again},
 	}
 	if s := in.Project.Snapshots; s != nil && len(s.Subvolumes) > 0 {
 		steps = append(steps, snapshot{on, s})
 	}
-	return append(steps, guard{on, in.ConfirmWithin(host)}, test{phases.On{Lane: host, Kind: phases.Probe}, allow})
+	steps = append(steps, guard{on, sw.ConfirmWithin}, test{phases.On{Lane: host, Kind: phases.Probe}, allow, again})
+	if again.policy != "never" || again.check != nil {
+		steps = append(steps, again)
+	}
+	return steps
 }
 
 // unchanged is why the steps of a host that runs the system already are skipped.
@@ -105,7 +111,10 @@ func (transfer) Do(ctx context.Context, env *phases.Env) error {
 }
 
 // dry asks the new system what it would do with units. It changes nothing.
-type dry struct{ phases.On }
+type dry struct {
+	phases.On
+	reboot reboot
+}
 
 func (dry) Name() string { return "dry-activate" }
 
@@ -115,7 +124,7 @@ func (dry) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 
 func (dry) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
 
-func (dry) Do(ctx context.Context, env *phases.Env) error {
+func (d dry) Do(ctx context.Context, env *phases.Env) error {
 	var res agent.ExecResult
 	args := []string{env.Lane.To.Out + "/bin/switch-to-configuration", "dry-activate"}
 	if err := env.Lane.Call(ctx, agent.OpExec, agent.ExecArgs{Args: args, Env: environment, Timeout: 2 * time.Minute}, &res); err != nil {
@@ -127,11 +136,14 @@ func (dry) Do(ctx context.Context, env *phases.Env) error {
 	case v.Retry:
 		return phases.Retry{After: lockedAgain, Reason: v.Message}
 	case v.Reboot:
-		return needsReboot(v, clean(out))
+		return d.reboot.choose(ctx, env, v.Message, clean(out))
 	case res.Code != 0:
 		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("dry-activate ended with exit code %d", res.Code), Output: tail(out, 20)}
 	}
 	env.Facts(map[string]any{"says": clean(out)})
+	if why := d.reboot.pending(ctx, env); why != "" {
+		return d.reboot.choose(ctx, env, why, nil)
+	}
 	return nil
 }
 

@@ -34,12 +34,12 @@ func names(steps []phases.Step) string {
 
 func TestSteps(t *testing.T) {
 	in := &phases.Inputs{Project: &runbooks.Project{}, Runbook: &runbooks.Runbook{}}
-	if got := names(Steps(in, "h1", nil)); got != "lock:idempotent copy:idempotent dry-activate:read guard:idempotent test:probe" {
+	if got := names(Steps(in, "h1", nil)); got != "lock:idempotent copy:idempotent dry-activate:read guard:idempotent test:probe reboot:reboot" {
 		t.Errorf("got %s", got)
 	}
 	in.Project.Snapshots = &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {}}}
 	steps, err := Compile(in, &runbooks.Phase{Switch: &runbooks.Switch{Host: "h1"}})
-	if got := names(steps); err != nil || got != "lock:idempotent copy:idempotent dry-activate:read snapshot:idempotent guard:idempotent test:probe" {
+	if got := names(steps); err != nil || got != "lock:idempotent copy:idempotent dry-activate:read snapshot:idempotent guard:idempotent test:probe reboot:reboot" {
 		t.Errorf("got %s, %v", got, err)
 	}
 }
@@ -171,7 +171,7 @@ func TestDryActivate(t *testing.T) {
 			}
 			return agent.ExecResult{Stderr: []byte("would restart a.service\n\n")}, nil
 		})
-		if err := (dry{on}).Do(t.Context(), env); err != nil {
+		if err := (dry{On: on}).Do(t.Context(), env); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := os.ReadFile(filepath.Join(env.Dir.OutputDir(), "phase-step-h1-output.log")); err != nil || !strings.HasPrefix(string(b), "would restart") {
@@ -180,7 +180,7 @@ func TestDryActivate(t *testing.T) {
 		m.Handle(agent.OpExec, func(json.RawMessage) (any, error) {
 			return agent.ExecResult{Code: 1, Stderr: []byte(strings.Repeat("noise\n", 30) + "it is broken\n")}, nil
 		})
-		f := phases.AsFailure(dry{on}.Do(t.Context(), env))
+		f := phases.AsFailure(dry{On: on}.Do(t.Context(), env))
 		if f.Error() != "dry-activate ended with exit code 1" || len(f.Output) != 20 || f.Output[19] != "it is broken" {
 			t.Errorf("got %+v", f)
 		}
@@ -189,13 +189,13 @@ func TestDryActivate(t *testing.T) {
 
 func TestWhatIsUnchangedIsSkipped(t *testing.T) {
 	env := phasetest.Make(t, "h1").Env()
-	for _, s := range []phases.Skipper{transfer{on}, dry{on}, snapshot{On: on}, test{On: on}} {
+	for _, s := range []phases.Skipper{transfer{on}, dry{On: on}, snapshot{On: on}, test{On: on}} {
 		if reason, err := s.Skip(t.Context(), env); reason != "" || err != nil {
 			t.Errorf("%T is skipped: %s %v", s, reason, err)
 		}
 	}
 	env.Lane.To.Out = phasetest.Old
-	for _, s := range []phases.Skipper{transfer{on}, dry{on}, snapshot{On: on}, test{On: on}} {
+	for _, s := range []phases.Skipper{transfer{on}, dry{On: on}, snapshot{On: on}, test{On: on}} {
 		if reason, _ := s.Skip(t.Context(), env); reason != "the host runs it already" {
 			t.Errorf("%T is not skipped", s)
 		}
@@ -302,8 +302,8 @@ func TestTestStep(t *testing.T) {
 		{name: "1", receipt: agent.Receipt{Code: 1}, want: "refused or failed before units were touched (1)"},
 		{name: "2", receipt: agent.Receipt{Code: 2}, want: "the activation script failed (2)"},
 		{name: "11 waits", receipt: agent.Receipt{Code: 11}, want: "again in 5s: another switch holds the lock"},
-		{name: "100", receipt: agent.Receipt{Code: 100}, want: "this needs the reboot route"},
-		{name: "inhibited", receipt: agent.Receipt{Code: 1}, output: "switchInhibitors: dbus -> broker", want: "this needs the reboot route"},
+		{name: "100", receipt: agent.Receipt{Code: 100}, want: "this needs a reboot, and the runbook says `reboot: never`"},
+		{name: "inhibited", receipt: agent.Receipt{Code: 1}, output: "switchInhibitors: dbus -> broker", want: "this needs a reboot, and the runbook says `reboot: never`"},
 		{name: "101, done", receipt: agent.Receipt{Code: 101}},
 		{name: "101, not done", receipt: agent.Receipt{Code: 101}, system: phasetest.Old, want: "it did not say what it had done"},
 		{name: "255", receipt: agent.Receipt{Code: 255}, want: "it did not say what it had done"},
@@ -335,7 +335,7 @@ func TestTestStep(t *testing.T) {
 					return tt.receipt, nil
 				})
 				m.Handle(agent.OpJobOutput, func(json.RawMessage) (any, error) { return agent.Output{Lines: []string{tt.output}}, nil })
-				err := test{on, tt.allow}.Do(t.Context(), env)
+				err := test{on, tt.allow, reboot{policy: "never"}}.Do(t.Context(), env)
 				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 					t.Errorf("got %v, want %q", err, tt.want)
 				}

@@ -14,7 +14,8 @@ import (
 // test activates the new system without making it anybody's default.
 type test struct {
 	phases.On
-	allow []string
+	allow  []string
+	reboot reboot
 }
 
 // testTimeout bounds an activation; systemd's own time limits end before that.
@@ -26,7 +27,12 @@ func (test) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 	return phases.Change{Text: "activate " + phases.ShortPath(env.Lane.To.Out) + "; profile and boot default stay", Nothing: env.Lane.Unchanged()}, nil
 }
 
-func (test) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
+func (test) Skip(_ context.Context, env *phases.Env) (string, error) {
+	if why := env.Lane.Reboot; why != "" {
+		return "it is booted, not activated live: " + why, nil
+	}
+	return unchanged(env), nil
+}
 
 // Undo stops an activation that may still run. The rest of the way back is the
 // guard's, and in the recipe before this.
@@ -65,12 +71,13 @@ func (t test) Do(ctx context.Context, env *phases.Env) error {
 		return err
 	}
 	env.Facts(map[string]any{"code": rec.Code, "system": now.System, "failed": now.Failed})
-	return t.judge(l, rec, now, out)
+	return t.judge(ctx, env, rec, now, out)
 }
 
 // judge applies the table of exit codes: 4 counts only for units that did not
 // fail before, a held lock waits, 100 and inhibitors need a reboot.
-func (t test) judge(l *phases.Lane, rec agent.Receipt, now agent.Facts, out []string) error {
+func (t test) judge(ctx context.Context, env *phases.Env, rec agent.Receipt, now agent.Facts, out []string) error {
+	l := env.Lane
 	if rec.Timeout {
 		return activationFailed(fmt.Errorf("the activation did not end within %s and was stopped", testTimeout), out)
 	}
@@ -82,7 +89,12 @@ func (t test) judge(l *phases.Lane, rec agent.Receipt, now agent.Facts, out []st
 	case v.Retry:
 		return phases.Retry{After: lockedAgain, Reason: v.Message}
 	case v.Reboot:
-		return needsReboot(v, out)
+		err := t.reboot.choose(ctx, env, v.Message, out)
+		if f := phases.AsFailure(err); f.Exit == phases.ExitWaiting { // the guard does not wait for anybody
+			f.Exit = phases.ExitFailed
+			return f
+		}
+		return err
 	case !v.OK:
 		return activationFailed(errors.New(v.Message), out)
 	case now.System != l.To.Out:
@@ -94,10 +106,8 @@ func (t test) judge(l *phases.Lane, rec agent.Receipt, now agent.Facts, out []st
 // lockedAgain is when a host whose switch is locked by somebody else is asked again.
 const lockedAgain = 5 * time.Second
 
-func needsReboot(v agent.Verdict, out []string) error {
-	return activationFailed(errors.New(v.Message+": this needs the reboot route, which this version has not built"), out)
+func activationFailed(err error, out []string) error {
+	return &phases.Failure{Exit: phases.ExitFailed, Err: err, Output: last(out)}
 }
 
-func activationFailed(err error, out []string) error {
-	return &phases.Failure{Exit: phases.ExitFailed, Err: err, Output: out[max(0, len(out)-20):]}
-}
+func last(out []string) []string { return out[max(0, len(out)-20):] }

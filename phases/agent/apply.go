@@ -77,7 +77,11 @@ func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 	start := time.Now()
 	out := Outcome{Op: op, State: opDone, Hint: a.hint(run, op)}
 	out.Op.Content = nil
-	ctx, cancel := context.WithTimeout(ctx, opLimit)
+	limit := opLimit
+	if op.Op == DoProfile { // nobody can decide while it runs: see agent.pass
+		limit = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	e, err := effect{}, fmt.Errorf("this agent does not know the operation %q", op.Op)
 	if do, ok := doers[op.Op]; ok {

@@ -33,6 +33,16 @@ func (m menu) find(trial bool, system, id string) string {
 	return ""
 }
 
+// starts is the system that the next boot starts.
+func (m menu) starts(b Boot) string {
+	for _, c := range m.entries {
+		if c.id == b.OneShot && b.OneShot != "" {
+			return c.system
+		}
+	}
+	return b.System
+}
+
 // loader reads what the boot loader does by itself, and what it offers.
 func (a *agent) loader() (b Boot, m menu, err error) {
 	if b, err = a.boot(); err == nil {

@@ -115,6 +115,11 @@ func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
 			return was, err
 		}
 		_ = s.remove(leaseFile(was.Epoch))
+	} else if h.BootID != a.bootID() && h.Run != "" { // the host was rebooted under its holder
+		h.BootID = a.bootID()
+		if err := s.writeJSON(holderFile, h); err != nil {
+			return was, err
+		}
 	}
 	return h, a.lease(s, h)
 }

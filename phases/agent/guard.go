@@ -198,7 +198,10 @@ func (a *agent) step(ctx context.Context, s *store, run string) (done bool, agai
 			}
 		})
 	}
-	return false, guardAgain, a.goBack(ctx, s, g)
+	if err := a.goBack(ctx, s, g); err != nil {
+		return false, guardAgain, err
+	}
+	return false, guardLook, nil
 }
 
 // decided changes the guard's file with the gate to itself.

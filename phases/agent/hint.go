@@ -30,7 +30,7 @@ func (a *agent) hint(run string, op Operation) []string {
 	case DoTrial:
 		return trialHint(op, cmp.Or(op.Boot, &Boot{}))
 	case DoReboot:
-		return []string{"sync", "systemctl reboot"}
+		return []string{"readlink -f /run/booted-system   # if that is " + quote(top) + ": no reboot is needed", "sync", "systemctl reboot   # then go on here"}
 	case DoProfile:
 		return profileHint(op, cmp.Or(op.Profile, SystemProfile))
 	case DoWriteFile:

@@ -188,22 +188,29 @@ func (a *agent) endTrial(ctx context.Context, stays string) (effect, error) {
 	return effect{}, firstOf(err, a.tried("", stays))
 }
 
-// doReboot starts the machine again, unless it booted the system already. It is
-// never done by itself: that the machine booted is seen from outside, after it.
+// doReboot starts the machine again, unless it booted the system already, or is
+// still in the boot that is the one to go back to. It is never done by itself:
+// that the machine booted is seen from outside, after it. A restore that it ends
+// is begun again after the boot: what was done is done already then.
 func (a *agent) doReboot(ctx context.Context, _ string, op Operation) (effect, error) {
 	top, err := a.toplevel(op)
 	if err != nil {
 		return effect{}, err
 	}
-	if a.resolve("/run/booted-system") == a.resolve(top) {
+	if a.resolve("/run/booted-system") == a.resolve(top) || a.bootID() == op.BootID {
 		return effect{already: true}, nil
 	}
-	a.Sync()
-	if _, err := a.ask(ctx, "systemctl", "--no-ask-password", "reboot"); err != nil {
-		return effect{}, err
+	b, m, err := a.loader()
+	if next := m.starts(b); err != nil || next != a.resolve(top) {
+		return effect{}, fmt.Errorf("the next boot would start %q, not %s: not rebooted", next, top)
 	}
-	if pause(ctx, rebootLimit) != nil { // this job is stopped, like all else
+	a.Sync()
+	_, err = a.ask(ctx, "systemctl", "--no-ask-password", "reboot")
+	if ctx.Err() != nil || err == nil && pause(ctx, rebootLimit) != nil { // this job is stopped, like all else
 		return effect{}, &problem{128 + int(unix.SIGTERM), "rebooting"}
+	}
+	if err != nil {
+		return effect{}, err
 	}
 	return effect{}, fmt.Errorf("the machine was told to reboot, and is not down after %s", rebootLimit)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -187,12 +188,55 @@ func TestTrialRunsAsAJob(t *testing.T) {
 	}
 }
 
+// A restore that reboots dies with the machine. The next boot's guard goes on
+// with it, whoever began it, and reboots no second time.
+func TestTheNextBootGoesOnWithARestore(t *testing.T) {
+	h := newHost(t)
+	h.file("bin/systemctl", "#!/bin/sh\necho reboot >> "+h.path("log")+"\n")
+	_, err := h.recipePut(t.Context(), Recipe{Run: "r1", Before: Facts{System: oldTop}, Operations: []Operation{
+		{Op: DoReboot, System: oldTop, BootID: "boot-0"}, {Op: DoWriteFile, Path: "/etc/a"},
+	}})
+	must(t, err)
+	h.link("run/booted-system", newTop)
+	h.link("run/current-system", newTop)
+	h.file("etc/a", "of the new system")
+	r, err := h.restoreStart(t.Context(), RunRef{"r1"})
+	must(t, err)
+	for h.read("log") == "" {
+		must(t, pause(t.Context(), time.Millisecond))
+	}
+	units, _ := filepath.Glob(h.path("*.pid"))
+	for _, u := range units { // the job, and the guard that was started with it
+		pid := fakeUnits{h.dir}.pid(strings.TrimSuffix(filepath.Base(u), ".pid"))
+		must(t, syscall.Kill(-pid, syscall.SIGKILL))
+	}
+	h.file("proc/sys/kernel/random/boot_id", "boot-2\n")
+	h.link("run/booted-system", oldTop)
+	h.link("run/current-system", oldTop)
+	if r := h.wait(r.Unit, time.Second); r.State != stateLost || len(r.Result) > 0 {
+		t.Errorf("%+v", r)
+	}
+	_, err = h.runResume(t.Context())
+	must(t, err)
+	s, _ := h.store(false)
+	if c := closingOf(s, "r1"); c == nil || c.Outcome != "restored" || c.By != ByGuard || h.read("log") != "reboot\n" || h.read("etc/a") != "" {
+		t.Errorf("%+v, did %q", c, h.read("log"))
+	}
+}
+
 func TestRebootIsNeverDoneByItself(t *testing.T) {
 	h := newHost(t)
 	h.file("bin/systemctl", "#!/bin/sh\necho systemctl $* >> "+h.path("log")+"\n")
-	if e, err := h.doReboot(t.Context(), "", Operation{System: oldTop}); err != nil || !e.already || h.read("log") != "" {
-		t.Errorf("%+v %v %s", e, err, h.read("log"))
+	for _, op := range []Operation{{System: oldTop}, {System: newTop, BootID: h.bootID()}} {
+		if e, err := h.doReboot(t.Context(), "", op); err != nil || !e.already {
+			t.Errorf("%+v: %+v %v", op, e, err)
+		}
 	}
+	if _, err := h.doReboot(t.Context(), "", Operation{System: newTop, BootID: "earlier"}); err == nil || !strings.Contains(err.Error(), "the next boot would start \""+oldTop) || h.read("log") != "" {
+		t.Errorf("%v %s", err, h.read("log"))
+	}
+	h.boots(newTop)
+	h.file("log", "")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := h.doReboot(ctx, "", Operation{System: newTop}); err == nil || err.Error() != "rebooting" || h.read("log") != "systemctl --no-ask-password reboot\n" {

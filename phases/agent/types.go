@@ -323,7 +323,7 @@ const (
 	DoUnits     = "units"       // Units: those must be active in the end; start what is not
 	DoUnpin     = "unpin"       // Name
 	DoTrial     = "trial"       // System, Boot: the next boot alone starts System, later ones Boot.System as before; without System: no trial any more
-	DoReboot    = "reboot"      // System: unless it is what was booted; seen from outside, never done by itself
+	DoReboot    = "reboot"      // System: unless it is what was booted, or the boot is still BootID; seen from outside, never done by itself
 )
 
 // Operation is one typed operation with exact ids and paths, never "the
@@ -348,6 +348,7 @@ type Operation struct {
 	Owner      *Owner   `json:"owner,omitempty"` // nil: as it is
 	Link       string   `json:"link,omitempty"`  // of write-file: a symbolic link, with this in it
 	Name       string   `json:"name,omitempty"`
+	BootID     string   `json:"boot_id,omitempty"`
 }
 
 // Outcome is what one operation did.

@@ -78,10 +78,11 @@ func (c *controller) resume(row *state.Run) *phases.Outcome {
 		return failed(err)
 	}
 	log := &phases.Log{Run: r.ID, Journal: c.wrap(j)}
-	if err := log.Record(state.Record{Kind: state.LeaseAcquired}, r.Acquired(lease.Epoch())); err != nil {
+	runner := &phases.Runner{Run: r, Log: log, Told: told, Stop: c.stop}
+	if err := runner.Again(c.ctx, lease.Epoch()); err != nil {
 		return failed(err)
 	}
-	return (&phases.Runner{Run: r, Log: log, Told: told, Stop: c.stop}).Resume(c.ctx)
+	return runner.Resume(c.ctx)
 }
 
 // takesOver is when one goes on that this one has taken over from.

@@ -22,7 +22,7 @@ func TestCompile(t *testing.T) {
 			t.Errorf("%s runs on %q", s.Name(), phases.HostOf(s))
 		}
 	}
-	if want := []string{"lock", "copy", "dry-activate", "guard", "test", "contact", "web", "profile", "boot", "confirm", "web-2", "own", "evidence"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"lock", "copy", "dry-activate", "guard", "test", "reboot", "contact", "web", "profile", "boot", "confirm", "web-2", "own", "evidence"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("steps %q, want %q (%v)", got, want, err)
 	}
 }

@@ -59,13 +59,9 @@ func (profile) Do(ctx context.Context, env *phases.Env) error {
 	if err := foreign(ctx, env); err != nil {
 		return err
 	}
-	var out agent.Outcome
-	op := agent.Operation{Op: agent.DoProfile, Profile: systemProfile, System: env.Lane.To.Out}
-	if err := env.Lane.Call(ctx, agent.OpApply, op, &out); err != nil {
-		return err
-	}
+	out, err := env.Lane.Apply(ctx, agent.Operation{Op: agent.DoProfile, Profile: systemProfile, System: env.Lane.To.Out})
 	env.Facts(out)
-	return failed(out)
+	return err
 }
 
 // foreign holds the run where somebody else has set the profile under our lock:
@@ -83,13 +79,6 @@ func foreign(ctx context.Context, env *phases.Env) error {
 		Err:  fmt.Errorf("somebody else changed the profile during the run: generation %d was %s, now it is %d, %s", was.Generation, phases.ShortPath(was.System), is.Generation, phases.ShortPath(is.System)),
 		Hint: []string{"nix-env -p " + systemProfile + " --list-generations   # on the host"},
 	}
-}
-
-func failed(out agent.Outcome) error {
-	if out.State == "failed" {
-		return phases.Fail(fmt.Errorf("%s", out.Message), out.Hint...)
-	}
-	return nil
 }
 
 // boot makes the new system the boot default.
@@ -139,6 +128,12 @@ func (boot) Do(ctx context.Context, env *phases.Env) error {
 	}
 	if rec.Code != 0 {
 		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("the boot loader could not be written (exit code %d)", rec.Code), Output: out[max(0, len(out)-20):]}
+	}
+	if l.Reboots() { // its trial has served
+		end := agent.Operation{Op: agent.DoTrial, Boot: &agent.Boot{Loader: l.Current().Boot.Loader, System: l.To.Out}}
+		if _, err := l.Apply(ctx, end); err != nil {
+			return err
+		}
 	}
 	return readBack(ctx, env)
 }

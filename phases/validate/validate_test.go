@@ -430,3 +430,29 @@ func TestUndoOfBoot(t *testing.T) {
 		t.Errorf("undo %+v", ops)
 	}
 }
+
+// dying refuses once, and then is in the middle of a look when the time is over.
+type dying struct {
+	host.Host
+	asked *int
+}
+
+func (d dying) Fresh(ctx context.Context) (host.Host, error) {
+	if *d.asked++; *d.asked == 1 {
+		return nil, &host.Error{Kind: host.Refused, Host: "h1", Err: errors.New("nobody listens there")}
+	}
+	<-ctx.Done()
+	return nil, &host.Error{Kind: host.Unknown, Host: "h1", Err: errors.New("ssh cannot read its configuration")}
+}
+
+// When sshd was gone, a person was told that "ssh cannot read its configuration":
+// the end of contact's time had killed `ssh -G`.
+func TestContactNamesTheCauseNotTheEndOfItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		env := phasetest.Make(t, "h1").Env()
+		env.Lane.Host = dying{env.Lane.Host, new(int)}
+		if err := (contact{on}).Do(t.Context(), env); err == nil || !strings.Contains(err.Error(), "nobody listens there") {
+			t.Errorf("got %v", err)
+		}
+	})
+}

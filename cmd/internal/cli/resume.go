@@ -151,7 +151,7 @@ func (a *app) openRun(p *runbooks.Project, store *state.Store, id string) (*stat
 // makes its record here.
 func (a *app) rebuild(ctx context.Context, s *session, r *phases.Run, store *state.Store, id string, o *resumeOptions) (*state.Run, error) {
 	log := &phases.Log{Sinks: []phases.Sink{s.human}}
-	if err := a.ask(ctx, r, log, id, !o.abort || id == ""); err != nil {
+	if err := a.ask(ctx, r, log, id, true); err != nil {
 		return nil, err
 	}
 	if err := r.Seize(ctx, log, 0, o.takeOver); err != nil {
@@ -180,7 +180,8 @@ func rebuilt(ctx context.Context, r *phases.Run, store *state.Store) error {
 	return nil
 }
 
-// ask finds the hosts that know a run: the one named, or the newest that is open.
+// ask finds the hosts that know a run: the one named, or the newest, which may
+// have to be open.
 func (a *app) ask(ctx context.Context, r *phases.Run, log *phases.Log, id string, open bool) error {
 	var names []string
 	for name := range r.Project.Hosts {
@@ -196,7 +197,7 @@ func (a *app) ask(ctx context.Context, r *phases.Run, log *phases.Log, id string
 	}
 	for _, lanes := range known {
 		for _, l := range lanes {
-			match := strings.HasPrefix(l.Run, strings.ToLower(id)) && (id != "" || !open || l.Open() || l.Holder.Run == l.Run)
+			match := strings.HasPrefix(l.Run, strings.ToLower(id)) && (id != "" || l.Open() || l.Holder.Run == l.Run || !open && l.Recipe)
 			if match && l.Run > r.ID { // they sort by time
 				r.ID = l.Run
 			}
@@ -289,10 +290,10 @@ func (a *app) goOn(ctx context.Context, s *session, r *phases.Run, o *resumeOpti
 		return err
 	}
 	s.human.Planned(r.Plan)
-	if err := s.log.Record(state.Record{Kind: state.LeaseAcquired}, r.Acquired(s.held.Epoch())); err != nil && !o.abort {
+	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
+	if err := runner.Again(ctx, s.held.Epoch()); err != nil && !o.abort {
 		return err
 	}
-	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
 	if o.abort {
 		sig.begin(&asRollback)
 		return a.ended(s, runner.Abort(ctx), r)

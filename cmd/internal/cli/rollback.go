@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,8 +56,17 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	if err != nil {
 		return err
 	}
-	dir, err := a.undoable(p, id)
+	sig := interrupts(ctx, a.Streams)
+	defer sig.release()
+	ctx = sig.ctx
+	tools, err := a.tools(ctx, p)
 	if err != nil {
+		return err
+	}
+	human := view.NewHuman(a.Streams, zone(p))
+	defer human.Close()
+	dir, err := a.undoable(ctx, &phases.Run{Project: p, Tools: tools}, human, id)
+	if err := sig.ended(err); err != nil {
 		return err
 	}
 	row, plan, err := readRun(dir)
@@ -64,15 +74,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 		err = a.notUndone(p, row)
 	}
 	if err == nil && row.Undoes != "" { // a rollback that did not get to its end
-		return a.rollback(ctx, row.Undoes, o)
+		sig.release()
+		return a.rollback(context.WithoutCancel(ctx), row.Undoes, o)
 	}
-	if err != nil {
-		return err
-	}
-	sig := interrupts(ctx, a.Streams)
-	defer sig.release()
-	ctx = sig.ctx
-	tools, err := a.tools(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -82,8 +86,6 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 			l.Drop()
 		}
 	}()
-	human := view.NewHuman(a.Streams, zone(p))
-	defer human.Close()
 	if err := sig.ended(a.lanesToUndo(ctx, r, row, plan, human, o.hosts)); err != nil {
 		return err
 	}
@@ -100,19 +102,40 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 }
 
 // undoable finds the run to undo: the one named, or the last that went well and
-// is not undone yet.
-func (a *app) undoable(p *runbooks.Project, id string) (*state.RunDir, error) {
-	store, err := state.OpenStore(state.ProjectKey(p.Dir))
+// is not undone yet. One that this machine has no record of is rebuilt from what
+// its hosts kept.
+func (a *app) undoable(ctx context.Context, r *phases.Run, human *view.Human, id string) (*state.RunDir, error) {
+	store, err := state.OpenStore(state.ProjectKey(r.Project.Dir))
 	if err != nil {
 		return nil, err
 	}
-	if id != "" {
+	all, err := store.Runs()
+	if err != nil {
+		return nil, err
+	}
+	mine := id == "last" || slices.ContainsFunc(all, func(d *state.RunDir) bool { return strings.HasPrefix(d.ID, strings.ToLower(id)) })
+	switch {
+	case id == "" && len(all) > 0:
+		return lastGood(store)
+	case mine:
 		d, err := store.Find(id)
 		if err != nil {
 			return nil, usage(err, "deployer history")
 		}
 		return d, nil
 	}
+	defer func() {
+		for _, l := range r.Lanes {
+			l.Drop()
+		}
+	}()
+	if err := a.ask(ctx, r, &phases.Log{Sinks: []phases.Sink{human}}, id, false); err != nil {
+		return nil, err
+	}
+	return r.Dir, rebuilt(ctx, r, store)
+}
+
+func lastGood(store *state.Store) (*state.RunDir, error) {
 	d, err := store.LastGood()
 	if err == nil && d == nil {
 		err = fmt.Errorf("there is no successful run to undo")
@@ -222,10 +245,10 @@ func (a *app) undo(ctx context.Context, r *phases.Run, o *rollbackOptions, human
 	}
 	defer s.close()
 	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}
-	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
+	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	if err := runner.Begin(ctx, created); err != nil {
 		return err
 	}
-	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
 	return a.ended(s, runner.Restore(ctx), r)
 }
 

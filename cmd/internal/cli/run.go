@@ -28,6 +28,7 @@ type runOptions struct {
 	reason   string
 	signs    []string
 	noWait   bool
+	retry    bool
 }
 
 func (o *runOptions) planFlags(c *cobra.Command) {
@@ -63,6 +64,7 @@ func (a *app) runCmd() *cobra.Command {
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before the first change")
 	f.StringVar(&o.jsonInto, "json-into", "", "write every event to this file as JSON lines, too")
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
+	f.BoolVar(&o.retry, "retry-rejected", false, "also try a system that failed on its host before; needs --reason")
 	f.BoolVar(&o.noWait, "no-wait", false, "save the run and exit 4 where it would wait for a window")
 	f.StringArrayVar(&o.signs, "sign", nil, "sign gate items for WHO, or WHO=NAME; recorded")
 	return c
@@ -74,6 +76,9 @@ func completeRunbooks(*cobra.Command, []string, string) ([]string, cobra.ShellCo
 
 // run plans, asks, and executes.
 func (a *app) run(ctx context.Context, name string, o *runOptions) error {
+	if o.retry && o.reason == "" {
+		return usage(errors.New("--retry-rejected needs a reason"), a.again("--reason TEXT"))
+	}
 	given, err := vars(o.vars)
 	if err != nil {
 		return err
@@ -106,6 +111,7 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 			l.Drop()
 		}
 	}()
+	r.Retry = o.retry
 	human := view.NewHuman(a.Streams, zone(p))
 	defer human.Close()
 	ask.human = human
@@ -170,15 +176,15 @@ func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, ask *as
 		Type: r.Type, Runbook: r.Runbook.Name, Plan: r.Plan.Digest, Revision: r.Revision, Vars: r.Runbook.Vars,
 		Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL(),
 	}
-	if err := s.log.Record(state.Record{Kind: state.RunCreated}, created); err != nil {
-		return err
-	}
 	if hasSnapshots(r) {
 		sn := newSnapshots(ctx, r)
 		defer sn.Close()
 		r.Snapshots = sn
 	}
 	runner := &phases.Runner{Run: r, Log: s.log, Stop: stop, NoWait: a.noWait(o.noWait), Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
+	if err := runner.Begin(ctx, created); err != nil {
+		return err
+	}
 	return a.ended(s, runner.Execute(ctx), r)
 }
 

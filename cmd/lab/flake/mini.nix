@@ -107,7 +107,6 @@ let
     ${if a.sleep > 0 then "sleep ${toString a.sleep}" else ""}
     ${if a.hang then "while :; do sleep 3600; done" else ""}
     ${a.script}
-    ${if config.lab.network.down then "ip link set host0 down 2>/dev/null || ip link set eth0 down" else ""}
     ${if a.fail then "echo 'cannot migrate the users database' >&2; exit 1" else ""}
   '';
 

@@ -32,7 +32,7 @@
   lab = {
     kernel = { version = "6.12.1"; size = 512; }; # KiB
     activation = { sleep = 0; hang = false; fail = false; script = ""; };
-    network.down = false; # the activation takes the network interface down
+    network.down = false; # a unit takes the network interface down; a system without it takes it up
     preSwitchCheck.fail = false;
     bootloader.fail = false;
     initInterface = "systemd 3"; # a different one: exit 100

@@ -118,6 +118,18 @@ in
       };
     };
   }
+  // optional config.lab.network.down {
+    network-down = {
+      description = "Takes the network interface down";
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "/usr/bin/sh -c 'ip link set host0 down 2>/dev/null || ip link set eth0 down'";
+        ExecStop = "/usr/bin/sh -c 'ip link set host0 up 2>/dev/null || ip link set eth0 up'";
+      };
+    };
+  }
   // optional snapshots {
     server-snapshots = {
       description = "Read-only Btrfs snapshots";
