@@ -24,6 +24,9 @@ func (j journal) Append(rec *state.Record) error {
 	if err := j.Journal.Append(rec); err != nil {
 		return err
 	}
+	if rec.Kind == state.UndoFailed {
+		j.c.w.logf("undo failed: %s", rec.Reason)
+	}
 	j.c.w.mu.Lock()
 	j.c.w.records.add(*rec)
 	j.c.w.mu.Unlock()

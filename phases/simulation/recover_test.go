@@ -87,8 +87,8 @@ func (c *controller) resume(row *state.Run) *phases.Outcome {
 
 // takesOver is when one goes on that this one has taken over from.
 func (c *controller) takesOver() {
-	if c.w.old != nil {
-		c.w.old.wake()
+	for _, old := range c.w.old {
+		old.wake()
 	}
 }
 
@@ -127,7 +127,7 @@ func (w *world) story(how recovery) *phases.Outcome {
 			return o
 		}
 		if c.isPaused() && w.past() != nil && len(w.past().Hosts) > 0 {
-			w.old = c
+			w.old = append(w.old, c)
 			time.Sleep(2 * time.Second)
 		} else {
 			c.kill("") // or it has ended by itself
@@ -139,20 +139,19 @@ func (w *world) story(how recovery) *phases.Outcome {
 	return o
 }
 
-// checkOld looks at what became of a controller that was paused, and went on
+// checkOld looks at what became of controllers that were paused, and went on
 // as soon as another one had taken over.
 func (w *world) checkOld() {
-	if w.old == nil {
-		return
+	for _, old := range w.old {
+		w.mu.Lock()
+		o := old.out
+		w.mu.Unlock()
+		switch {
+		case o == nil && old.alive() == nil:
+			w.fail("the controller that was taken over from goes on for ever")
+		case o != nil && o.Exit == phases.ExitOK && w.past().Outcome != state.Succeeded:
+			w.fail("the controller that was taken over from says that all went well")
+		}
+		old.kill("")
 	}
-	w.mu.Lock()
-	o := w.old.out
-	w.mu.Unlock()
-	switch {
-	case o == nil:
-		w.fail("the controller that was taken over from goes on for ever")
-	case o.Exit == phases.ExitOK && w.past().Outcome != state.Succeeded:
-		w.fail("the controller that was taken over from says that all went well")
-	}
-	w.old.kill("")
 }

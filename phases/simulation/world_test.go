@@ -22,11 +22,11 @@ type world struct {
 	plan    []crash  // what is still to be killed
 	wrong   []string // what must not happen in any world
 	logs    []string
-	drop    string         // mutation: the syncs that are left out, by the start of their label
-	lax     string         // mutation: the processes that leave a check out, and which
+	drop    string // mutation: the syncs that are left out, by the start of their label
+	lax     string // mutation: the processes that leave a check out, and which
 	now     *controller
-	old     *controller  // one that was paused, and taken over from
-	plan0   *phases.Plan // what the run is to do
+	old     []*controller // those that were paused, and taken over from
+	plan0   *phases.Plan  // what the run is to do
 	tries   int
 	gone    bool // the plugin died
 	stalled bool
