@@ -197,7 +197,8 @@ func (r *Runner) tried(l *Lane) bool {
 	for _, phase := range r.Run.Phases {
 		for _, s := range phase.Steps {
 			st := r.before(s, Key(phase.Name, s))
-			if HostOf(s) == l.Name && ClassOf(s) == Probe && st != nil && st.Status == state.StatusDone {
+			tries := ClassOf(s) == Probe || ClassOf(s) == Reboot
+			if HostOf(s) == l.Name && tries && st != nil && st.Status == state.StatusDone {
 				return true
 			}
 		}

@@ -249,7 +249,7 @@ func smokeLockout(n node, good string) {
 	n.Enter(n.T, good+"/bin/switch-to-configuration test")
 	down := n.system(`{"lab":{"network":{"down":true}}}`)
 	n.detached("the network goes", 124, "3", down)
-	n.equal(n.Enter(n.T, "readlink /run/current-system"), down)
+	n.equal(n.Enter(n.T, "while systemctl -q is-active stc; do sleep 0.1; done; readlink /run/current-system"), down)
 	n.Enter(n.T, good+"/bin/switch-to-configuration test")
 	// What the host sends still gets out, so ssh sees the end of the command.
 	n.detached("a firewall that drops everything", 0, "10", n.system(`{"networking":{"firewall":{"dropAll":true}}}`))
