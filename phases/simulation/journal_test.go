@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -29,6 +30,9 @@ func (j journal) Append(rec *state.Record) error {
 	}
 	j.c.w.mu.Lock()
 	j.c.w.records.add(*rec)
+	if rec.Run == runID {
+		j.c.w.kept = append(j.c.w.kept, fmt.Sprint(rec.Epoch, rec.Seq, rec.Kind))
+	}
 	j.c.w.mu.Unlock()
 	j.c.point(label + " durable")
 	return j.c.alive()

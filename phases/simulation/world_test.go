@@ -32,6 +32,7 @@ type world struct {
 	stalled bool
 
 	records records
+	kept    []string    // records of the run that the journal has
 	record  bool        // find what could be killed
 	found   []candidate // that
 }
@@ -118,7 +119,11 @@ func (w *world) kill(k crash, p *process) {
 	case "controller":
 		w.controller().kill(k.cut)
 	case "pause":
-		w.controller().pause()
+		w.controller().pause(true)
+	case "sleep": // a laptop that is closed for a while
+		c := w.controller()
+		c.pause(false)
+		time.AfterFunc(k.away, c.wake)
 	case "power":
 		w.machine(k.host).crash(k.cut)
 	case "link":
