@@ -109,7 +109,9 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	case receipt.Code != 0: // what was left half done may look as it was
 		err = errors.New("an operation of the recipe failed")
 	default:
-		err = l.verify(ctx)
+		if err = l.verify(ctx); Passing(err) {
+			return r.unreachable(l, err)
+		}
 	}
 	if err != nil {
 		r.undo(l, state.UndoFailed, "", err, time.Since(start))
@@ -308,6 +310,9 @@ func (l *Lane) same(ctx context.Context) error {
 	}
 	if err := j.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &now); err != nil {
 		return err
+	}
+	if !l.Reboots() { // what a power cut booted meanwhile was put back live
+		now.Booted = l.Before.Booted
 	}
 	if d := Differences(l.Before, now); len(d) > 0 {
 		return fmt.Errorf("the host is not as it was before: %s", strings.Join(d, "; "))

@@ -153,6 +153,22 @@ func TestVerifyGivesUnitsTime(t *testing.T) {
 	}
 }
 
+// A restore that went well, on a host that is out of reach since, is not one that
+// failed.
+func TestRestoreThatCannotBeLookedAtIsUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a@h1:undo b@h1:fail")
+		m := r.machines["h1"]
+		once(m, agent.OpRestore, func(args json.RawMessage) (any, error) {
+			m.Away(&host.Error{Kind: host.Refused, Err: errors.New("no")})
+			return m.Default(agent.OpRestore, args)
+		})
+		if got, _ := r.execute(); !strings.HasSuffix(got, "~a = 31 h1:unknown") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
 // A restore that the host lost track of, or refuses, needs a person.
 func TestRestoreThatDoesNotEndIsStuck(t *testing.T) {
 	for name, h := range map[string]phasetest.Handler{

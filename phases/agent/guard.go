@@ -227,15 +227,23 @@ func (a *agent) goBack(ctx context.Context, s *store, g Guard) error {
 	}
 	var job Job
 	var enlisted error
+	done := false
 	err = a.decided(s, g.Run, func(g *Guard) {
 		if last := lastRestore(s, g.Run); last > 0 {
-			if r, err := a.receipt(ctx, s, restoreUnit(g.Run, last)); err == nil && r.State == stateBegun {
+			r, err := a.receipt(ctx, s, restoreUnit(g.Run, last))
+			if err == nil && r.State == stateBegun {
 				return // a controller's still runs
+			}
+			if done = err == nil && r.State == stateEnded && r.Code == 0 && r.Round == g.Round && a.back(recipe) == nil; done {
+				return // a controller's is over, and only that was not said
 			}
 		}
 		g.Tries++
 		job, enlisted = a.enlistRestore(s, g.Run)
 	})
+	if done && err == nil {
+		return a.closeBack(ctx, g)
+	}
 	if err := firstOf(err, enlisted); err != nil || job.Unit == "" {
 		return err
 	}
@@ -247,7 +255,11 @@ func (a *agent) goBack(ctx context.Context, s *store, g Guard) error {
 	if err := a.back(recipe); err != nil || code != 0 {
 		return fmt.Errorf("try %d of %d: the host is not back: %w", g.Tries+1, guardTries, firstOf(err, errors.New("an operation failed")))
 	}
-	_, err = a.close(ctx, Closing{Run: g.Run, Outcome: "restored", By: ByGuard, Rejected: g.To, Reason: "no decision within the guard's time"})
+	return a.closeBack(ctx, g)
+}
+
+func (a *agent) closeBack(ctx context.Context, g Guard) error {
+	_, err := a.close(ctx, Closing{Run: g.Run, Outcome: "restored", By: ByGuard, Rejected: g.To, Reason: "no decision within the guard's time"})
 	return err
 }
 

@@ -146,3 +146,14 @@ func TestControllerMeetsTheGuardsTicket(t *testing.T) {
 		t.Errorf("%s beside %s", r.Unit, job.Unit)
 	}
 }
+
+func TestGuardDoesNotRepeatARestoreThatIsOver(t *testing.T) {
+	h := changed(t)
+	h.restored(0)
+	s, err := h.store(true)
+	must(t, err)
+	must(t, h.goBack(t.Context(), s, *guardOf(s, "r1")))
+	if c := closingOf(s, "r1"); lastRestore(s, "r1") != 1 || c == nil || c.Outcome != "restored" {
+		t.Errorf("%d restores, closed as %+v", lastRestore(s, "r1"), c)
+	}
+}

@@ -87,11 +87,14 @@ func (c *controller) kill(cut cut) {
 // pause is SIGSTOP: nothing leaves it or comes to it until it is woken. (Its
 // goroutines go on to where they wait for that: a bubble's time stands still
 // while one of them waits for a mutex that another one has.)
-func (c *controller) pause() {
+func (c *controller) pause(taken bool) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if c.paused == nil {
-		c.paused = make(chan struct{})
+	if c.paused != nil {
+		return
+	}
+	c.paused = make(chan struct{})
+	if taken {
 		close(c.stopped)
 	}
 }
@@ -205,7 +208,9 @@ func (c *controller) does(work func() *phases.Outcome) *phases.Outcome {
 	}()
 	select {
 	case o := <-done:
-		return o
+		if c.alive() == nil {
+			return o
+		}
 	case <-c.killed:
 	case <-c.stopped:
 	}

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -24,8 +25,14 @@ func (j journal) Append(rec *state.Record) error {
 	if err := j.Journal.Append(rec); err != nil {
 		return err
 	}
+	if rec.Kind == state.UndoFailed {
+		j.c.w.logf("undo failed: %s", rec.Reason)
+	}
 	j.c.w.mu.Lock()
 	j.c.w.records.add(*rec)
+	if rec.Run == runID {
+		j.c.w.kept = append(j.c.w.kept, fmt.Sprint(rec.Epoch, rec.Seq, rec.Kind))
+	}
 	j.c.w.mu.Unlock()
 	j.c.point(label + " durable")
 	return j.c.alive()

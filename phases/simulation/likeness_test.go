@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -98,7 +99,7 @@ func (m *machine) like(c cut, without func(*process) bool) likeness {
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
 	if c != "" {
-		return mix(disk, m.systemLike(c))
+		return mix(disk, m.systemLike(c), text(fmt.Sprint(m.behave.module)))
 	}
 	var procs likeness
 	for p := range m.procs {
@@ -107,6 +108,9 @@ func (m *machine) like(c cut, without func(*process) bool) likeness {
 		}
 	}
 	up := text("up")
+	if m.behave.module {
+		up = text("guarded")
+	}
 	if !m.up {
 		up = text("down")
 	}
@@ -169,7 +173,7 @@ func (w *world) like(k crash, p *process) likeness {
 	w.mu.Unlock()
 	dying := func(q *process) bool { return false }
 	switch k.what {
-	case "controller", "pause":
+	case "controller", "pause", "sleep":
 		dying = func(q *process) bool { return q.by == c && q.name == "serve" }
 		where = text("dead")
 	case "process":

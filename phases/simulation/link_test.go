@@ -161,6 +161,9 @@ func (m *machine) facts() string {
 		}
 	}
 	say("unknown", "switch_locked")
+	if m.behave.module {
+		say("module", "1")
+	}
 	say("end", "1")
 	return b.String()
 }
@@ -174,7 +177,7 @@ func (c *conn) Start(_ context.Context, cmd host.Command) (host.Process, error) 
 	if len(cmd.Args) < 4 || cmd.Args[0] != agent.LauncherPath || cmd.Args[3] != "serve" {
 		m.w.fail("%s: unexpected process %q", m.name, cmd.Args)
 	}
-	s := &session{c: c, ops: map[uint64]string{}, there: newQueue(), back: newQueue()}
+	s := &session{c: c, ops: map[uint64]agent.Request{}, there: newQueue(), back: newQueue()}
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	s.out = outR
@@ -218,7 +221,7 @@ type session struct {
 	there, back *queue
 
 	mu  sync.Mutex
-	ops map[uint64]string // of requests under way
+	ops map[uint64]agent.Request // under way
 }
 
 // Write sends one request.
@@ -233,7 +236,7 @@ func (s *session) send(line []byte, in io.Writer) error {
 	var req agent.Request
 	check(json.Unmarshal(line, &req))
 	s.mu.Lock()
-	s.ops[req.ID] = req.Op
+	s.ops[req.ID] = req
 	s.mu.Unlock()
 	s.c.point("send " + req.Op)
 	if req.Op != agent.OpHello { // its caller has a mutex
@@ -250,9 +253,16 @@ func (s *session) reply(line []byte, out io.Writer) error {
 	var res agent.Response
 	check(json.Unmarshal(line, &res))
 	s.mu.Lock()
-	op := s.ops[res.ID]
+	req := s.ops[res.ID]
+	op := req.Op
 	delete(s.ops, res.ID)
 	s.mu.Unlock()
+	if req.Records != nil && res.Error == nil {
+		s.c.l.m.told(*req.Records)
+	}
+	if op == agent.OpSnapshot && res.Error == nil {
+		s.c.l.m.shot = true
+	}
 	if s.p.alive() == nil {
 		s.c.point("reply " + op)
 	}

@@ -40,6 +40,8 @@ type machine struct {
 	btrfs    *subvolumes
 	writer   *controller       // whose epoch is the host's
 	ran      map[string]int    // programs, by unit
+	keeps    []string          // records of the run that it was given
+	shot     bool              // it said that it has a snapshot
 	dirty    bool              // likes is old
 	likes    map[bool]likeness // of the folders: as they are, and as on the platter
 
@@ -114,6 +116,9 @@ func (m *machine) system(top string) {
 	m.file(top+"/bin/switch-to-configuration", "")
 	m.file(top+"/sw/bin/nix-env", "")
 	m.file(top+"/nixos-version", "1")
+	if m.behave.module {
+		m.file(top+"/"+agent.ModuleUnit, "")
+	}
 }
 
 // boot starts what the boot loader's default, or its one-shot entry, says.

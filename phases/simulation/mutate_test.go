@@ -35,15 +35,15 @@ func (w *world) syncs(what, name string) bool {
 }
 
 // The mutants: each leaves out one fsync, one check of the epoch, or one check
-// of the decision, and must be seen to.
+// of the decision, and must be seen to. Two syncs are not here: without that in
+// remove a lease or a root that is not needed comes back; that in pin is for the
+// first run of a host, when there is no folder of roots.
 var mutants = []struct{ drop, lax string }{
 	{drop: "sync in content.create"},         // what is in a file of the agent
 	{drop: "sync in store.extend"},           // the lane's journal
 	{drop: "syncdir in replace"},             // a file's name
-	{drop: "syncdir in remove"},              // that it is gone
 	{drop: "syncdir in store.settle"},        // a folder's name
 	{drop: "syncdir in agent.nixEnv"},        // the profile's links
-	{drop: "syncdir in agent.pin"},           // the folder of the roots
 	{drop: "btrfs sync"},                     // a snapshot
 	{drop: "journal sync"},                   // the controller's
 	{lax: "serve epoch"}, {lax: "job epoch"}, // who is asked for something, who does it
@@ -59,7 +59,10 @@ func TestMutants(t *testing.T) {
 			for _, s := range scenarios[:2] {
 				base := play(t, s, resume, func(w *world) { mutate(w); recording(w) })
 				for _, plan := range (classes{}).unlike(nil, base.found) {
-					if k := plan[0]; (k.cut == nothing) != (m.drop != "") || k.what != "power" && k.what != "pause" && k.what != "stall" && k.cut == "" {
+					if m.lax == "job epoch" { // it is taken over from while the job has not begun
+						plan = append(plan, crash{at: plan[0].host + " link: reply job.start #1", what: "pause"})
+					}
+					if k := plan[0]; m.lax == "job epoch" && k.what != "stall" || (k.cut == nothing) != (m.drop != "") || k.what != "power" && k.what != "pause" && k.what != "sleep" && k.what != "stall" && k.cut == "" {
 						continue
 					}
 					played++

@@ -2,13 +2,61 @@ package simulation
 
 import (
 	"encoding/json"
+	"fmt"
 	"path"
 	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/state"
 )
 
 // What must not happen on a host, whatever was killed, seen where it happens.
+
+// told remembers which records the host said that it has.
+func (m *machine) told(r agent.Records) {
+	if r.Run != runID { // a rollback's
+		return
+	}
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	for _, line := range r.Lines {
+		m.keeps = append(m.keeps, string(line))
+	}
+}
+
+// remembers looks for what the host said that it has, and has not.
+func (m *machine) remembers() {
+	m.disk.mu.Lock()
+	kept := ""
+	if n := m.disk.find("runs/" + runID + "/journal.jsonl"); n != nil {
+		kept = string(n.data)
+	}
+	m.disk.mu.Unlock()
+	for _, line := range m.keeps {
+		if !strings.Contains(kept, line) {
+			m.w.fail("%s has forgotten a record: %s", m.name, line)
+			break
+		}
+	}
+	if m.shot && len(m.btrfs.is) < 3 {
+		m.w.fail("%s has lost a snapshot", m.name)
+	}
+}
+
+// remembers looks for what the journal said that it has, and has not.
+func (w *world) remembers() {
+	recs, _, _ := state.Read(w.runDir(runID).Path)
+	has := map[string]bool{}
+	for _, rec := range recs {
+		has[fmt.Sprint(rec.Epoch, rec.Seq, rec.Kind)] = true
+	}
+	for _, k := range w.kept {
+		if !has[k] {
+			w.fail("the journal has forgotten %s", k)
+			return
+		}
+	}
+}
 
 // registered says that a controller's epoch is the host's from now on. What
 // another one asked for, and has no receipt yet, must not take effect any more.

@@ -2,7 +2,9 @@ package simulation
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
@@ -87,8 +89,8 @@ func (c *controller) resume(row *state.Run) *phases.Outcome {
 
 // takesOver is when one goes on that this one has taken over from.
 func (c *controller) takesOver() {
-	if c.w.old != nil {
-		c.w.old.wake()
+	for _, old := range c.w.old {
+		old.wake()
 	}
 }
 
@@ -115,19 +117,24 @@ func (c *controller) rollback(row *state.Run) *phases.Outcome {
 		return &phases.Outcome{Exit: phases.ExitFailed, Status: state.Failed}
 	}
 	c.w.tries++
-	return (&phases.Runner{Run: r, Log: c.open(r, "rollback"+string(rune('a'+c.w.tries)))}).Restore(c.ctx)
+	log := c.open(r, fmt.Sprint("rollback", c.w.tries))
+	c.takesOver()
+	return (&phases.Runner{Run: r, Log: log}).Restore(c.ctx)
 }
+
+// open are the exit codes of a process that are not the end of its run.
+var open = []int{phases.ExitUnknown, phases.ExitInterrupted, phases.ExitFenced, phases.ExitRefused}
 
 // story plays a scenario to its end: the run, and recovery as often as it takes.
 func (w *world) story(how recovery) *phases.Outcome {
 	c := w.start()
 	o := c.does(c.execute)
 	for range 60 {
-		if o != nil && o.Exit != phases.ExitUnknown && o.Exit != phases.ExitInterrupted || how == nobody {
+		if o != nil && !slices.Contains(open, o.Exit) || how == nobody {
 			return o
 		}
 		if c.isPaused() && w.past() != nil && len(w.past().Hosts) > 0 {
-			w.old = c
+			w.old = append(w.old, c)
 			time.Sleep(2 * time.Second)
 		} else {
 			c.kill("") // or it has ended by itself
@@ -139,20 +146,19 @@ func (w *world) story(how recovery) *phases.Outcome {
 	return o
 }
 
-// checkOld looks at what became of a controller that was paused, and went on
+// checkOld looks at what became of controllers that were paused, and went on
 // as soon as another one had taken over.
 func (w *world) checkOld() {
-	if w.old == nil {
-		return
+	for _, old := range w.old {
+		w.mu.Lock()
+		o := old.out
+		w.mu.Unlock()
+		switch {
+		case o == nil && old.alive() == nil:
+			w.fail("the controller that was taken over from goes on for ever")
+		case o != nil && o.Status == state.Succeeded && w.past().Outcome != state.Succeeded:
+			w.fail("the controller that was taken over from says that all went well")
+		}
+		old.kill("")
 	}
-	w.mu.Lock()
-	o := w.old.out
-	w.mu.Unlock()
-	switch {
-	case o == nil:
-		w.fail("the controller that was taken over from goes on for ever")
-	case o.Exit == phases.ExitOK && w.past().Outcome != state.Succeeded:
-		w.fail("the controller that was taken over from says that all went well")
-	}
-	w.old.kill("")
 }

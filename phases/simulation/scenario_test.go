@@ -17,6 +17,7 @@ var scenarios = []*scenario{
 	{name: "success", staging: behaviour{module: true}, production: behaviour{module: true}},
 	{name: "failing validation", staging: behaviour{module: true}, production: behaviour{module: true, sick: true}, exit: 20},
 	{name: "failing activation", production: behaviour{breaks: true}, exit: 20}, // without the module
+	{name: "reboot route", staging: behaviour{module: true}, production: behaviour{module: true, inhibits: true}},
 	{name: "failing undo", staging: behaviour{module: true}, production: behaviour{module: true, sick: true, stuck: true}, exit: 30},
 	{name: "operator abort", staging: behaviour{module: true}, production: behaviour{module: true}, abortAt: validates, exit: 22},
 	{name: "operator leaves", staging: behaviour{module: true}, production: behaviour{module: true}, stopAt: validates},

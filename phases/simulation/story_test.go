@@ -78,10 +78,15 @@ func (w *world) judge(o *phases.Outcome, how recovery) result {
 	r := result{hosts: map[string]string{}, exit: -1, missed: len(w.plan) > 0}
 	for _, m := range w.machines {
 		r.hosts[m.name] = m.is()
+		m.remembers()
 	}
+	w.remembers()
 	switch {
 	case o != nil:
 		r.exit = o.Exit
+		if o.Failure != nil {
+			w.logf("%v", o.Failure)
+		}
 		w.asSaid(o, r.hosts)
 		w.agrees(o)
 	case how == nobody:

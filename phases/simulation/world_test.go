@@ -25,13 +25,14 @@ type world struct {
 	drop    string // mutation: the syncs that are left out, by the start of their label
 	lax     string // mutation: the processes that leave a check out, and which
 	now     *controller
-	old     *controller  // one that was paused, and taken over from
-	plan0   *phases.Plan // what the run is to do
+	old     []*controller // those that were paused, and taken over from
+	plan0   *phases.Plan  // what the run is to do
 	tries   int
 	gone    bool // the plugin died
 	stalled bool
 
 	records records
+	kept    []string    // records of the run that the journal has
 	record  bool        // find what could be killed
 	found   []candidate // that
 }
@@ -118,7 +119,11 @@ func (w *world) kill(k crash, p *process) {
 	case "controller":
 		w.controller().kill(k.cut)
 	case "pause":
-		w.controller().pause()
+		w.controller().pause(true)
+	case "sleep": // a laptop that is closed for a while
+		c := w.controller()
+		c.pause(false)
+		time.AfterFunc(k.away, c.wake)
 	case "power":
 		w.machine(k.host).crash(k.cut)
 	case "link":
