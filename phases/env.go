@@ -25,7 +25,7 @@ type Env struct {
 	Phase   string
 	Step    string // the step's key
 	Attempt int
-	Since   time.Time       // when an earlier process first began the step; zero: none did
+	Since   time.Time       // when the step was first begun, by whatever process; zero: not yet
 	Stop    <-chan struct{} // closed: the operator wants an end; a step that lasts for hours looks at it
 
 	data any
@@ -109,6 +109,8 @@ type Snapshotter interface {
 // SnapshotRequest names the subvolumes of one host.
 type SnapshotRequest struct {
 	Run, Host, Op string
+	Stamp         time.Time // of the step: the same whenever this is tried again
+	Generation    int       // that the host boots now
 	Settings      *runbooks.Snapshots
 	Operate       Operate
 }
@@ -118,8 +120,7 @@ type Operate func(ctx context.Context, op string, args json.RawMessage) (json.Ra
 
 // SnapshotPlan is what a provider found on a host.
 type SnapshotPlan struct {
-	Problems   []string // reasons to refuse
-	NotCovered []string // what a snapshot leaves out
+	Problems []string // reasons to refuse
 }
 
 // Asker asks a person. Steps never print.

@@ -31,9 +31,10 @@ type Lane struct {
 	Status state.Status
 	Recipe agent.Recipe // what is stored on the host for this run
 	Locked bool
-	Files  []agent.File // declared files as they were: a rollback puts them back
-	Reboot string       // why the new system can only be booted; "" where that is not so
-	Kept   agent.Lane   // what the host knew of the run when this process took it up
+	Files  []agent.File      // declared files as they were: a rollback puts them back
+	Data   []agent.Operation // the provider's way back to the snapshots: armed with the guard, for nothing is switched before
+	Reboot string            // why the new system can only be booted; "" where that is not so
+	Kept   agent.Lane        // what the host knew of the run when this process took it up
 
 	agents  Agents
 	opening sync.Mutex
@@ -47,7 +48,9 @@ type Lane struct {
 	journal string         // the run whose records the host keeps
 	unsent  unsent
 
-	rejected, why string // the system that failed here
+	rejected, why string   // the system that failed here
+	chosen        bool     // its recipe is not yet the one on the host
+	became        []string // what became of its data
 }
 
 // Changed tells whether the lane has anything to restore.

@@ -119,6 +119,9 @@ func (l *Lane) takeAsSeen(ctx context.Context, run, owner string) error {
 	if l.Seen.System != "" && now.System != l.Seen.System {
 		return &Failure{Exit: ExitRefused, Err: fmt.Errorf("%s ran %s a moment ago and runs %s now", l.Name, ShortPath(l.Seen.System), ShortPath(now.System))}
 	}
+	if l.chosen {
+		return l.Call(ctx, agent.OpRecipePut, l.Recipe, nil)
+	}
 	return nil
 }
 

@@ -174,7 +174,11 @@ func (r *Runner) intend(ctx context.Context, env *Env, s Step, undo []agent.Oper
 		}
 		intent.Undo = b
 	}
-	if err := r.record(env, state.Record{Kind: state.StepIntent}, intent); err != nil {
+	now := r.now()
+	if env.Since.IsZero() {
+		env.Since = now
+	}
+	if err := r.record(env, state.Record{Kind: state.StepIntent, Time: now}, intent); err != nil {
 		return fmt.Errorf("the journal cannot be written, so %s was not started: %w", s.Name(), err)
 	}
 	if len(undo) == 0 || env.Lane == nil {

@@ -294,11 +294,9 @@ func (r *Run) notCovered(l *Lane) []string {
 		notes = append(notes, "no guard after a reboot: the "+lacks+" system does not import deployer-host.nix. Before the profile step a reboot brings the old system back by itself, after it only `deployer rollback` does")
 	}
 	if r.Project.Snapshots == nil || len(r.Project.Snapshots.Subvolumes) == 0 {
-		notes = append(notes, "no snapshots declared: data is not covered")
-	} else {
-		notes = append(notes, "snapshots are kept, data stays as the new system left it (on_rollback: keep); other subvolumes, /boot and anything off the host are in no snapshot")
+		return append(notes, "no snapshots declared: data is not covered")
 	}
-	return notes
+	return append(notes, policies(r.Project.Snapshots)+"; other subvolumes, /boot and anything off the host are in no snapshot")
 }
 
 // reboots tells whether a host will be rebooted for certain.

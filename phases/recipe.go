@@ -13,18 +13,21 @@ import (
 // the order of the steps that they undo: first what runs now, so that a full
 // boot partition cannot keep a service down; then the profile; and the boot
 // default last, since a boot loader's default is chosen among the profile's
-// generations. Equal ones run in the reverse order of their steps.
+// generations. Data goes back while what uses it stands still and before what
+// ran then starts; files after it, since they may lie in it. Equal ones run in
+// the reverse order of their steps.
 var restoreOrder = []string{
-	agent.DoStopJob, agent.DoWriteFile, agent.DoActivate, agent.DoUnits,
+	agent.DoStopJob, agent.DoData, agent.DoWriteFile, agent.DoActivate, agent.DoStart, agent.DoUnits,
 	agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot, agent.DoUnpin,
 }
 
 // rebootOrder is the order where the new system was booted: it may not let the
 // old one be activated live, and a root that every boot renews loses its files.
-// So the reboot comes as soon as it leads to the old system, the rest after it.
+// So the reboot comes as soon as it leads to the old system, the rest after it;
+// the old system must not boot with the new one's data.
 var rebootOrder = []string{
-	agent.DoStopJob, agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot,
-	agent.DoWriteFile, agent.DoActivate, agent.DoUnits, agent.DoUnpin,
+	agent.DoStopJob, agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoData, agent.DoReboot,
+	agent.DoWriteFile, agent.DoActivate, agent.DoStart, agent.DoUnits, agent.DoUnpin,
 }
 
 // Compose puts the undo of a new step into a recipe, unless it is in there: a

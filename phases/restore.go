@@ -102,6 +102,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	for i, out := range receipt.Result {
 		r.undone(l, i, out)
 	}
+	r.ofData(l, receipt.Result)
 	switch {
 	case err != nil:
 	case receipt.State != "ended":

@@ -41,6 +41,7 @@ type Outcome struct {
 	Systems map[string]string // host → what it runs now; "" where that is not known
 	Remains []string          // commands that a person has to type
 	Alerts  []string          // monitor rules that are breached and were not rolled back
+	Data    []string          // what became of data that went back, or could have
 }
 
 func newOutcome() *Outcome {
@@ -218,6 +219,7 @@ func (r *Runner) finish(ctx context.Context, o *Outcome) *Outcome {
 func (r *Runner) list(o *Outcome) {
 	for _, l := range r.Run.Lanes {
 		o.Lanes[l.Name], o.Systems[l.Name] = cmp.Or(l.Status, state.Untouched), running(l)
+		o.Data = append(o.Data, l.became...)
 	}
 }
 

@@ -34,10 +34,23 @@ func Words(op agent.Operation) string {
 			return "remove " + op.Path
 		}
 		return "put back " + op.Path
+	case agent.DoData:
+		return "put back " + shorten(sources(op.Data), 4) + " as before the run; what is there now is kept as a snapshot"
+	case agent.DoStart:
+		return "start what was stopped for that"
 	case agent.DoUnits:
 		return "start again what was active: " + shorten(op.Units, 4)
 	}
 	return op.Op
+}
+
+func sources(d *agent.Data) (list []string) {
+	if d != nil {
+		for _, s := range d.Snapshots {
+			list = append(list, s.Source)
+		}
+	}
+	return list
 }
 
 func shorten(list []string, n int) string {

@@ -54,8 +54,8 @@ type Keep struct {
 type Subvolume struct {
 	Pos        Pos      `yaml:"-"`
 	Path       string   `yaml:"-"`
-	OnRollback string   `yaml:"on_rollback" rule:"short,one=keep|restore|ask,usual=keep,unbuilt=restore|ask"` // keep (default), restore, ask
-	Pause      []string `yaml:"pause" rule:"unit,unbuilt"`
+	OnRollback string   `yaml:"on_rollback" rule:"short,one=keep|restore|ask,usual=keep"` // keep (default), restore, ask
+	Pause      []string `yaml:"pause" rule:"unit"` // units that stand still while the set is taken
 }
 
 // BackupTo is where copies go that are not on the same disk.

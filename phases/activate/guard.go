@@ -3,6 +3,7 @@ package activate
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
@@ -24,10 +25,10 @@ func (g guard) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 
 func (guard) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
 
-// Undo puts back declared files, activates what ran, and starts what was active.
+// Undo puts back data and declared files, activates what ran, and starts what was active.
 func (guard) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
 	f := env.Lane.Current()
-	var ops []agent.Operation
+	ops := slices.Clone(env.Lane.Data)
 	for _, f := range env.Lane.Files {
 		op := agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Digest: f.Digest, Mode: f.Mode, Owner: f.Owner, Content: f.Content}
 		switch {

@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
 )
 
-// snapshot takes a read-only snapshot of every declared subvolume.
+// snapshot takes a read-only snapshot of every declared subvolume, and learns
+// the way back to those that a rollback restores.
 type snapshot struct {
 	phases.On
 	settings *runbooks.Snapshots
@@ -20,17 +23,18 @@ type snapshot struct {
 
 func (snapshot) Name() string { return "snapshot" }
 
-func (s snapshot) paths() []string {
-	var p []string
-	for path := range s.settings.Subvolumes {
-		p = append(p, path)
-	}
-	slices.Sort(p)
-	return p
-}
+func (s snapshot) paths() []string { return slices.Sorted(maps.Keys(s.settings.Subvolumes)) }
 
 func (s snapshot) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
-	return phases.Change{Text: "read-only: " + strings.Join(s.paths(), ", "), Nothing: env.Lane.Unchanged()}, nil
+	text := "read-only: " + strings.Join(s.paths(), ", ")
+	var paused []string
+	for _, p := range s.paths() {
+		paused = append(paused, s.settings.Subvolumes[p].Pause...)
+	}
+	if len(paused) > 0 {
+		text += "; meanwhile " + strings.Join(paused, ", ") + " stand still"
+	}
+	return phases.Change{Text: text, Nothing: env.Lane.Unchanged()}, nil
 }
 
 func (snapshot) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
@@ -52,33 +56,49 @@ func (s snapshot) Requires(_ context.Context, env *phases.Env) []phases.Finding 
 }
 
 func (s snapshot) Do(ctx context.Context, env *phases.Env) error {
-	req := phases.SnapshotRequest{Run: env.ID, Host: env.Lane.Name, Op: env.Op(), Settings: s.settings, Operate: env.Lane.Raw}
+	l := env.Lane
+	req := phases.SnapshotRequest{Run: env.ID, Host: l.Name, Op: env.Op(), Stamp: env.Since, Generation: l.Current().Profile.Generation, Settings: s.settings, Operate: l.Raw}
 	plan, err := env.Snapshots.Plan(ctx, req)
 	if err != nil {
 		return err
 	}
 	if len(plan.Problems) > 0 {
-		return phases.Precondition(fmt.Errorf("cannot take the snapshots: %s", strings.Join(plan.Problems, "; ")), "ssh "+env.Lane.Conf.Address+" findmnt -t btrfs")
+		return phases.Precondition(fmt.Errorf("cannot take the snapshots: %s", strings.Join(plan.Problems, "; ")), "ssh "+l.Conf.Address+" findmnt -t btrfs")
 	}
 	set, recipe, err := env.Snapshots.Create(ctx, req)
 	if err != nil {
 		return err
 	}
-	env.Lane.Recipe.Snapshots = set.Snapshots
+	if err := check(set, recipe); err != nil {
+		return err
+	}
+	l.Recipe.Snapshots, l.Data = set.Snapshots, recipe
 	env.Facts(struct {
-		Snapshots  []agent.Snapshot  `json:"snapshots"`
-		Recipe     []agent.Operation `json:"recipe,omitempty"`
-		NotCovered []string          `json:"not_covered,omitempty"`
-	}{set.Snapshots, recipe, plan.NotCovered})
-	return check(set)
+		agent.SnapshotSet
+		Recipe []agent.Operation `json:"recipe,omitempty"`
+	}{set, recipe})
+	if set.Consistency != "" && set.Consistency != agent.Single {
+		env.Note(state.Note, fmt.Sprintf("the set is %s: units stood still for %.0f ms", set.Consistency, set.Paused*1000))
+	}
+	return nil
 }
 
-// check trusts no provider: what it says it took must be read-only.
-func check(set agent.SnapshotSet) error {
+// check trusts no provider: what it says it took must be read-only, and its
+// recipe may only go back to that.
+func check(set agent.SnapshotSet, recipe []agent.Operation) error {
+	taken := map[string]bool{}
 	for _, s := range set.Snapshots {
-		if !s.ReadOnly {
+		if taken[s.UUID] = true; !s.ReadOnly {
 			b, _ := json.Marshal(s)
 			return fmt.Errorf("the snapshot provider returned a writable snapshot: %s", b)
+		}
+	}
+	for _, op := range recipe {
+		ok := op.Op == agent.DoStart || op.Op == agent.DoData && op.Data != nil &&
+			!slices.ContainsFunc(op.Data.Snapshots, func(s agent.Snapshot) bool { return !taken[s.UUID] })
+		if !ok {
+			b, _ := json.Marshal(op)
+			return fmt.Errorf("the snapshot provider's recipe has an operation that is not allowed in it: %s", b)
 		}
 	}
 	return nil

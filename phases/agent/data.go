@@ -83,7 +83,7 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 	w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
 	defer w.end()
 	if r != nil && (r.State == dataDone || r.State == dataStays) && w.inPlace(r) {
-		return effect{already: true}, w.finish(ctx, r)
+		return effect{already: true, message: r.said()}, w.finish(ctx, r)
 	}
 	if r == nil || r.State != dataBegun {
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
@@ -126,8 +126,12 @@ func (a *agent) doStart(ctx context.Context, run string, _ Operation) (effect, e
 		if !strings.HasPrefix(name, "data-") || r == nil || r.State != dataStays {
 			continue
 		}
-		r.Stay, done = false, effect{message: "started " + strings.Join(r.Units, ", ")}
 		w := &work{agent: a, store: s, file: runFile(run, name)}
+		r.Units = slices.DeleteFunc(r.Units, func(u string) bool { // the other system's: what runs now has none of that name
+			p, err := a.Units.Show(ctx, u, "LoadState")
+			return err == nil && p["LoadState"] == "not-found"
+		})
+		r.Stay, done = false, effect{message: "started " + strings.Join(r.Units, ", ")}
 		err = errors.Join(err, w.finish(ctx, r))
 	}
 	return done, err

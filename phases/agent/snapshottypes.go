@@ -109,6 +109,7 @@ type Snapshot struct {
 	Maker       string    `json:"maker,omitempty"`    // deployer, snapper, btrbk, impermanence, somebody
 	Replaced    bool      `json:"replaced,omitempty"` // by a restore: writable, as it was left
 	Recorded    bool      `json:"recorded,omitempty"` // this agent made it, and knows so
+	Policy      string    `json:"policy,omitempty"`   // keep, restore, ask: what a rollback does with it; the controller's word
 }
 
 // Data is which snapshots to go back to, together. Of each, FSID, UUID and
@@ -116,6 +117,14 @@ type Snapshot struct {
 type Data struct {
 	Snapshots []Snapshot `json:"snapshots"`
 	Stay      bool       `json:"stay,omitempty"` // leave stopped what was stopped, for start-stopped
+}
+
+// WayBack goes back to snapshots: before and after what ran then is activated.
+func WayBack(to []Snapshot) []Operation {
+	if len(to) == 0 {
+		return nil
+	}
+	return []Operation{{Op: DoData, Data: &Data{Snapshots: to, Stay: true}}, {Op: DoStart}}
 }
 
 // PreviewArgs asks what would go back. Max bounds the list of files.

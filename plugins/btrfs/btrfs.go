@@ -1,17 +1,17 @@
 // Package btrfs is the snapshot provider that ships with deployer. It runs on
 // the controller and touches no file system: it asks the agent what is there
-// (btrfs.discover), says in words what cannot be taken and what a snapshot
-// would leave out, and has one read-only set taken (btrfs.snapshot): all of it
-// or nothing, in the folder that deployer.yaml names, else where the agent
-// finds best.
+// (btrfs.discover), says in words what cannot be taken, and has one read-only
+// set taken (btrfs.snapshot): all of it or nothing, what is nested too, in the
+// folder that deployer.yaml names, else where the agent finds best. Where
+// subvolumes name units to pause, all of them stand still for the whole set.
 //
-// The recipe is empty: with the policy keep a rollback leaves data as it is.
+// The recipe goes back to the snapshots of subvolumes with the policy restore,
+// all at once, before and after what ran then is activated.
 package btrfs
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -26,7 +26,7 @@ func Plugin() sdk.Plugin {
 	p := &provider{}
 	return sdk.Plugin{
 		Name: "btrfs", Version: "1.0.0", Snapshotter: p,
-		Operations: []string{agent.OpDiscover, agent.OpSnapshot, agent.OpSnapshots},
+		Operations: []string{agent.OpDiscover, agent.OpSnapshot},
 		Configure: func(_ context.Context, _ json.RawMessage, core *sdk.Core) error {
 			p.core = core
 			return nil
@@ -36,43 +36,20 @@ func Plugin() sdk.Plugin {
 
 type provider struct{ core *sdk.Core }
 
-func (p *provider) Plan(ctx context.Context, req sdk.SnapshotRequest) (sdk.SnapshotPlan, error) {
-	plan, _, err := p.look(ctx, req)
-	return plan, err
-}
-
-// look finds the subvolumes of a request, in its order.
-func (p *provider) look(ctx context.Context, req sdk.SnapshotRequest) (plan sdk.SnapshotPlan, found []agent.Volume, err error) {
+// Plan finds what Create would stumble over, and what its recipe would.
+func (p *provider) Plan(ctx context.Context, req sdk.SnapshotRequest) (plan sdk.SnapshotPlan, err error) {
 	var d agent.Discovery
-	paths := pathsOf(req)
-	if err := p.core.Operate(ctx, req.HostRef, agent.OpDiscover, agent.DiscoverArgs{Paths: paths}, &d); err != nil {
-		return plan, nil, fmt.Errorf("cannot look at the subvolumes: %w", err)
-	}
-	for _, s := range req.Subvolumes {
-		plan.Problems = append(plan.Problems, unbuilt(s)...)
+	if err := p.core.Operate(ctx, req.HostRef, agent.OpDiscover, agent.DiscoverArgs{Paths: setOf(req).Paths}, &d); err != nil {
+		return plan, fmt.Errorf("cannot look at the subvolumes: %w", err)
 	}
 	for _, v := range d.Volumes {
 		if v.Problem != "" {
 			plan.Problems = append(plan.Problems, problem(v))
-		}
-		for _, nested := range v.Nested {
-			if !slices.Contains(paths, nested) {
-				plan.NotCovered = append(plan.NotCovered, fmt.Sprintf("%s: a subvolume below %s, empty in its snapshot", nested, v.Path))
-			}
+		} else if policyOf(req, v.Path) != "keep" {
+			plan.Problems = append(plan.Problems, unrestorable(v)...)
 		}
 	}
-	return plan, d.Volumes, nil
-}
-
-// unbuilt refuses by name what this version does not do, rather than ignore it.
-func unbuilt(s sdk.Subvolume) (lines []string) {
-	if s.OnRollback != "" && s.OnRollback != "keep" {
-		lines = append(lines, fmt.Sprintf("%s: on_rollback %q is not built in this version: use keep", s.Path, s.OnRollback))
-	}
-	if len(s.Pause) > 0 {
-		lines = append(lines, fmt.Sprintf("%s: pause (%s) is not built in this version: leave it out", s.Path, strings.Join(s.Pause, ", ")))
-	}
-	return lines
+	return plan, nil
 }
 
 func problem(v agent.Volume) string {
@@ -85,54 +62,61 @@ func problem(v agent.Volume) string {
 	return v.Problem
 }
 
-// Create answers with the set that an earlier try has taken, if there is one.
+// unrestorable is why a rollback would fail, said before anything is changed.
+func unrestorable(v agent.Volume) (why []string) {
+	add := func(cond bool, format string, args ...any) {
+		if cond {
+			why = append(why, v.Path+" cannot be restored: "+fmt.Sprintf(format, args...))
+		}
+	}
+	add(v.Path == "/", "it is the running root, and its exchange at a boot is not built in this version: use on_rollback: keep")
+	add(v.Name == "", "it is the top level, which has no name that could be exchanged: use on_rollback: keep")
+	add(v.Default, "it is the default subvolume; btrfs subvolume set-default 5 %s", v.Path)
+	add(len(v.ByID) > 0, "%s mounts it by subvolid=: use subvol=/%s there", strings.Join(v.ByID, ", "), v.Name)
+	return why
+}
+
+// Create can be called again: the agent answers with the set of this run and
+// stamp that it has taken.
 func (p *provider) Create(ctx context.Context, req sdk.SnapshotRequest) (sdk.SnapshotResult, error) {
-	plan, volumes, err := p.look(ctx, req)
-	if err == nil && len(plan.Problems) > 0 {
-		err = &sdk.Error{Code: "invalid", Message: "cannot snapshot: " + plan.Problems[0], Hint: plan.Problems[1:]}
-	}
-	if err != nil {
-		return sdk.SnapshotResult{}, err
-	}
-	args := agent.SnapshotArgs{Run: req.Run, Dir: req.Dir, Stamp: req.Stamp, Paths: pathsOf(req)}
+	args := setOf(req)
 	var set agent.SnapshotSet
-	err = p.core.Operate(ctx, req.HostRef, agent.OpSnapshot, args, &set)
-	var failed *sdk.Error
-	if errors.As(err, &failed) && failed.Code == "exists" {
-		set, err = p.earlier(ctx, req, volumes, err)
-	}
-	if err != nil {
+	if err := p.core.Operate(ctx, req.HostRef, agent.OpSnapshot, args, &set); err != nil {
 		return sdk.SnapshotResult{}, fmt.Errorf("cannot snapshot %s: %w", strings.Join(args.Paths, ", "), err)
 	}
-	return sdk.SnapshotResult{Set: set}, nil
-}
-
-// earlier finds all of a set that is there: the agent takes sets whole.
-func (p *provider) earlier(ctx context.Context, req sdk.SnapshotRequest, volumes []agent.Volume, exists error) (set agent.SnapshotSet, err error) {
-	paths := pathsOf(req)
-	if req.Dir != "" {
-		paths = append(paths, req.Dir)
-	}
-	var all []agent.Snapshot
-	if err := p.core.Operate(ctx, req.HostRef, agent.OpSnapshots, agent.DiscoverArgs{Paths: paths}, &all); err != nil {
-		return set, err
-	}
-	for _, v := range volumes {
-		i := slices.IndexFunc(all, func(s agent.Snapshot) bool {
-			return s.ParentUUID == v.UUID && s.Run == req.Run && strings.HasPrefix(path.Base(s.Path), req.Stamp)
-		})
-		if i < 0 {
-			return set, exists
+	var back []agent.Snapshot
+	for i, s := range set.Snapshots {
+		set.Snapshots[i].Policy = policyOf(req, s.Source)
+		if set.Snapshots[i].Policy == "restore" {
+			back = append(back, set.Snapshots[i])
 		}
-		all[i].Source = v.Path
-		set.Snapshots = append(set.Snapshots, all[i])
 	}
-	return set, nil
+	return sdk.SnapshotResult{Set: set, Recipe: agent.WayBack(back)}, nil
 }
 
-func pathsOf(req sdk.SnapshotRequest) (paths []string) {
+func setOf(req sdk.SnapshotRequest) agent.SnapshotArgs {
+	args := agent.SnapshotArgs{Run: req.Run, Dir: req.Dir, Stamp: req.Stamp, Generation: req.Generation}
 	for _, s := range req.Subvolumes {
-		paths = append(paths, path.Clean(s.Path))
+		args.Paths, args.Units = append(args.Paths, path.Clean(s.Path)), append(args.Units, s.Pause...)
 	}
-	return paths
+	slices.Sort(args.Units)
+	if args.Units = slices.Compact(args.Units); len(args.Units) > 0 {
+		args.Consistency = agent.Paused
+	}
+	return args
+}
+
+// policyOf is the policy of a subvolume, or of the nearest that it is nested in.
+func policyOf(req sdk.SnapshotRequest, source string) string {
+	best, policy := -1, ""
+	for _, s := range req.Subvolumes {
+		at := path.Clean(s.Path)
+		if inside := at == source || strings.HasPrefix(source, strings.TrimSuffix(at, "/")+"/"); inside && len(at) > best {
+			best, policy = len(at), s.OnRollback
+		}
+	}
+	if policy == "" {
+		return "keep"
+	}
+	return policy
 }

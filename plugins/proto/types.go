@@ -23,6 +23,7 @@ type SnapshotRequest struct {
 	OperationID string      `json:"operation"` // the same whenever this is tried again
 	Dir         string      `json:"dir,omitempty"`
 	Stamp       string      `json:"stamp,omitempty"` // UTC, 20060102T150405Z, for the names; the same whenever this is tried again
+	Generation  int         `json:"generation,omitempty"` // that the host boots now, for the names
 	Subvolumes  []Subvolume `json:"subvolumes"`
 }
 
@@ -35,13 +36,12 @@ type Subvolume struct {
 
 // SnapshotPlan is what Create would do.
 type SnapshotPlan struct {
-	Problems   []string `json:"problems,omitempty"`    // why Create would fail; empty: it would not
-	NotCovered []string `json:"not_covered,omitempty"` // what the snapshots would not contain
+	Problems []string `json:"problems,omitempty"` // why Create, or its recipe, would fail; empty: neither would
 }
 
 // SnapshotResult is what Create did, in the agent's own types: Set is a
 // SnapshotSet, Recipe a list of Operation that undoes it, in its order.
 type SnapshotResult[Set, Recipe any] struct {
 	Set    Set    `json:"set"`
-	Recipe Recipe `json:"recipe,omitempty"` // empty where a rollback keeps the data
+	Recipe Recipe `json:"recipe,omitempty"` // of what is to be restored; empty where a rollback keeps the data
 }

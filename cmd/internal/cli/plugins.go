@@ -140,7 +140,8 @@ func (s *snapshots) Close() {
 }
 
 func request(req phases.SnapshotRequest) plugins.SnapshotRequest {
-	out := plugins.SnapshotRequest{Run: req.Run, HostRef: req.Host, OperationID: req.Op, Dir: req.Settings.Dir}
+	out := plugins.SnapshotRequest{Run: req.Run, HostRef: req.Host, OperationID: req.Op, Dir: req.Settings.Dir,
+		Stamp: req.Stamp.UTC().Format("20060102T150405Z"), Generation: req.Generation}
 	for path, c := range req.Settings.Subvolumes {
 		out.Subvolumes = append(out.Subvolumes, plugins.Subvolume{Path: path, OnRollback: c.OnRollback, Pause: c.Pause})
 	}
@@ -155,7 +156,7 @@ func (s *snapshots) Plan(ctx context.Context, req phases.SnapshotRequest) (phase
 		return phases.SnapshotPlan{}, err
 	}
 	plan, err := p.Plan(ctx, request(req))
-	return phases.SnapshotPlan{Problems: plan.Problems, NotCovered: plan.NotCovered}, err
+	return phases.SnapshotPlan{Problems: plan.Problems}, err
 }
 
 // Create implements phases.Snapshotter.

@@ -83,6 +83,12 @@ func (s *Streams) Outcome(o *phases.Outcome, e Ended) {
 	for _, host := range keys(o.Lanes) {
 		b.WriteString(strings.TrimRight(fmt.Sprintf("  %s  %s  %s", pad(host, hosts), pad(laneWord(o.Lanes[host]), 13), shortPath(o.Systems[host])), " ") + "\n")
 	}
+	if len(o.Data) > 0 {
+		b.WriteString("Data:\n")
+		for _, d := range o.Data {
+			b.WriteString("  " + Clean(d) + "\n")
+		}
+	}
 	if len(o.Remains) > 0 {
 		b.WriteString("What remains to be done by a person:\n")
 		for _, r := range o.Remains {
