@@ -16,7 +16,7 @@ import (
 )
 
 // order is the order of a recipe, said a second time.
-var order = []string{agent.DoStopJob, agent.DoWriteFile, agent.DoActivate, agent.DoUnits, agent.DoProfile, agent.DoBoot, agent.DoUnpin}
+var order = []string{agent.DoStopJob, agent.DoData, agent.DoWriteFile, agent.DoActivate, agent.DoStart, agent.DoUnits, agent.DoProfile, agent.DoBoot, agent.DoUnpin}
 
 // genSteps makes up to eight steps on up to three hosts and the controller.
 func genSteps(t *rapid.T) string {

@@ -55,7 +55,7 @@ type Subvolume struct {
 	Pos        Pos      `yaml:"-"`
 	Path       string   `yaml:"-"`
 	OnRollback string   `yaml:"on_rollback" rule:"short,one=keep|restore|ask,usual=keep"` // keep (default), restore, ask
-	Pause      []string `yaml:"pause" rule:"unit"` // units that stand still while the set is taken
+	Pause      []string `yaml:"pause" rule:"unit"`                                        // units that stand still while the set is taken
 }
 
 // BackupTo is where copies go that are not on the same disk.

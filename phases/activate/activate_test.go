@@ -206,17 +206,20 @@ type provider struct {
 	plan phases.SnapshotPlan
 	set  agent.SnapshotSet
 	err  error
+
+	recipe []agent.Operation
 }
 
 func (p provider) Plan(context.Context, phases.SnapshotRequest) (phases.SnapshotPlan, error) {
 	return p.plan, p.err
 }
 func (p provider) Create(context.Context, phases.SnapshotRequest) (agent.SnapshotSet, []agent.Operation, error) {
-	return p.set, nil, p.err
+	return p.set, p.recipe, p.err
 }
 
 func TestSnapshot(t *testing.T) {
-	ro := agent.Snapshot{Path: "/persist/.s/1", ReadOnly: true}
+	ro := agent.Snapshot{Path: "/persist/.s/1", ReadOnly: true, UUID: "u1"}
+	taken, other := agent.SnapshotSet{Snapshots: []agent.Snapshot{ro}}, agent.Snapshot{UUID: "u2"}
 	for _, tt := range []struct {
 		name string
 		p    provider
@@ -227,13 +230,18 @@ func TestSnapshot(t *testing.T) {
 		{"refused", provider{plan: phases.SnapshotPlan{Problems: []string{"/persist is no subvolume", "no room"}}}, "cannot take the snapshots: /persist is no subvolume; no room", 15},
 		{"fails", provider{err: errors.New("the plugin is gone")}, "the plugin is gone", 1},
 		{"writable", provider{set: agent.SnapshotSet{Snapshots: []agent.Snapshot{ro, {Path: "/b"}}}}, "the snapshot provider returned a writable snapshot", 1},
+		{"with a way back", provider{set: taken, recipe: agent.WayBack(taken.Snapshots)}, "", 0},
+		{"to another snapshot", provider{set: taken, recipe: agent.WayBack([]agent.Snapshot{other})}, "the snapshot provider's recipe has an operation that is not allowed in it", 1},
+		{"with a command", provider{set: taken, recipe: []agent.Operation{{Op: agent.DoActivate, System: "/tmp/x"}}}, "the snapshot provider's recipe has an operation that is not allowed in it", 1},
 	} {
 		env := phasetest.Make(t, "h1").Env()
 		env.Snapshots = tt.p
 		err := snapshot{on, &runbooks.Snapshots{}}.Do(t.Context(), env)
 		if tt.want == "" {
-			if err != nil || len(env.Lane.Recipe.Snapshots) != 1 {
-				t.Errorf("%s: %v, the recipe has %d", tt.name, err, len(env.Lane.Recipe.Snapshots))
+			undo, _ := guard{on, 0}.Undo(t.Context(), env)
+			armed := slices.ContainsFunc(undo, func(op agent.Operation) bool { return op.Op == agent.DoData })
+			if err != nil || len(env.Lane.Recipe.Snapshots) != 1 || armed != (tt.p.recipe != nil) || env.Lane.Changed() {
+				t.Errorf("%s: %v, the recipe has %d, the guard's undo is %v", tt.name, err, len(env.Lane.Recipe.Snapshots), undo)
 			}
 			continue
 		}

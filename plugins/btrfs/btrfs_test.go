@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -23,11 +24,13 @@ func volume(path, fsid string, id uint64) agent.Volume {
 func machine() *plugintest.Host {
 	services := volume("/var/lib/services", "a", 258)
 	services.Nested = []string{"/var/lib/services/vm", "/var/lib/services/db"}
+	byDefault, byID := volume("/default", "a", 301), volume("/by-id", "a", 302)
+	byDefault.Default, byID.ByID = true, []string{"/etc/fstab"}
 	folder := volume("/etc", "a", 300)
 	folder.Root, folder.Problem = false, "/etc is a folder, not a subvolume"
 	return &plugintest.Host{Volumes: []agent.Volume{
 		{Path: "/", FS: "tmpfs"},
-		volume("/persist", "a", 257), services, volume("/var/lib/services/db", "a", 259), volume("/nix", "a", 256), folder,
+		volume("/persist", "a", 257), services, volume("/var/lib/services/db", "a", 259), volume("/nix", "a", 256), folder, byDefault, byID,
 		volume("/srv/data", "b", 257), volume("/srv", "b", 5),
 		{Path: "/boot", FS: "vfat", Problem: "/boot is not a folder on Btrfs"},
 	}}
@@ -65,7 +68,7 @@ func TestASetIsOneOperation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := h.Asked(), []string{agent.OpDiscover, agent.OpSnapshot}; !slices.Equal(got, want) {
+	if got, want := h.Asked(), []string{agent.OpSnapshot}; !slices.Equal(got, want) {
 		t.Errorf("asked for %v, want %v", got, want)
 	}
 }
@@ -79,8 +82,8 @@ func TestProblemsAreSaidInWords(t *testing.T) {
 		{"not Btrfs", host.SnapshotRequest{Subvolumes: subjects("/boot")}, "/boot is not a folder on Btrfs (mounted there is vfat)"},
 		{"missing", host.SnapshotRequest{Subvolumes: subjects("/gone")}, "/gone does not exist"},
 		{"a folder", host.SnapshotRequest{Subvolumes: subjects("/etc")}, "/etc is a folder inside the subvolume"},
-		{"restore", host.SnapshotRequest{Subvolumes: []host.Subvolume{{Path: "/persist", OnRollback: "restore"}}}, `on_rollback "restore" is not built`},
-		{"pause", host.SnapshotRequest{Subvolumes: []host.Subvolume{{Path: "/persist", Pause: []string{"postgresql.service"}}}}, "pause (postgresql.service) is not built"},
+		{"the default one", host.SnapshotRequest{Subvolumes: []host.Subvolume{{Path: "/default", OnRollback: "ask"}}}, "/default cannot be restored: it is the default subvolume"},
+		{"by id", host.SnapshotRequest{Subvolumes: []host.Subvolume{{Path: "/by-id", OnRollback: "restore"}}}, "/by-id cannot be restored: /etc/fstab mounts it by subvolid=: use subvol=/by-id there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := machine()
@@ -89,40 +92,30 @@ func TestProblemsAreSaidInWords(t *testing.T) {
 			if err != nil || !strings.Contains(strings.Join(plan.Problems, "\n"), c.want) {
 				t.Errorf("plan: %v, problems %q, want %q", err, plan.Problems, c.want)
 			}
-			c.req.OperationID = "o"
-			_, err = s.Create(t.Context(), c.req)
-			var e *host.Error
-			if !errors.As(err, &e) || e.Code != "invalid" || len(h.Taken()) > 0 {
-				t.Errorf("create: %#v, taken %v", err, h.Taken())
+			if len(h.Taken()) > 0 {
+				t.Errorf("taken: %v", h.Taken())
 			}
 		})
 	}
 }
 
-func TestWhatASnapshotLeavesOutIsNamed(t *testing.T) {
-	s := open(t, machine())
-	plan, err := s.Plan(t.Context(), host.SnapshotRequest{Subvolumes: subjects("/var/lib/services", "/var/lib/services/db")})
-	if err != nil || len(plan.NotCovered) != 1 || !strings.HasPrefix(plan.NotCovered[0], "/var/lib/services/vm:") {
-		t.Errorf("%v, not covered %q", err, plan.NotCovered)
+// What is nested has the policy of the nearest that was declared; paused are all
+// units at once.
+func TestPoliciesAndPauses(t *testing.T) {
+	req := host.SnapshotRequest{Run: "r", OperationID: "o", Subvolumes: []host.Subvolume{
+		{Path: "/var/lib/services", OnRollback: "restore", Pause: []string{"b.service", "a.service"}},
+		{Path: "/var/lib/services/db", OnRollback: "ask", Pause: []string{"a.service"}}, {Path: "/persist"}}}
+	res, err := open(t, machine()).Create(t.Context(), req)
+	got := map[string]string{}
+	for _, s := range res.Set.Snapshots {
+		got[s.Source] = s.Policy
 	}
-}
-
-func TestCreatedAgainItAnswersWithTheSetThatIsThere(t *testing.T) {
-	h := machine()
-	s := open(t, h)
-	req := host.SnapshotRequest{Run: "r", OperationID: "o", Stamp: "20260301T020000Z", Subvolumes: subjects("/persist", "/srv/data")}
-	first, err := s.Create(t.Context(), req)
-	if err != nil {
-		t.Fatal(err)
+	want := map[string]string{"/persist": "keep", "/var/lib/services": "restore", "/var/lib/services/db": "ask", "/var/lib/services/vm": "restore"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v: %v", err, got)
 	}
-	again, err := s.Create(t.Context(), req)
-	if err != nil || len(again.Set.Snapshots) != 2 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
-		t.Errorf("%v: %+v, then %+v", err, first, again)
-	}
-	req.Run = "other"
-	req.Stamp = "20260301T030000Z"
-	if _, err := s.Create(t.Context(), req); err != nil || len(h.Taken()) != 4 {
-		t.Errorf("another run: %v, %d snapshots", err, len(h.Taken()))
+	if len(res.Recipe) != 2 || !res.Recipe[0].Data.Stay || len(res.Recipe[0].Data.Snapshots) != 2 || res.Recipe[1].Op != agent.DoStart {
+		t.Errorf("%+v", res.Recipe)
 	}
 }
 

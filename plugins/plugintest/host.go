@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 )
 
 // Host is a machine with Btrfs as its agent would show it: it answers
-// btrfs.discover, btrfs.snapshot and btrfs.list, and keeps what was taken.
+// btrfs.discover and btrfs.snapshot, and keeps what was taken.
 type Host struct {
 	Volumes []agent.Volume // all there is; set it before use
 
@@ -52,14 +53,11 @@ func (h *Host) Operate(_ context.Context, _, op string, raw json.RawMessage) (js
 			d.Volumes = append(d.Volumes, h.at(at))
 		}
 		return json.Marshal(d)
-	case agent.OpSnapshots:
-		return json.Marshal(h.taken)
 	case agent.OpSnapshot:
 		set, err := h.snapshot(args)
 		if err != nil {
 			return nil, err
 		}
-		h.taken = append(h.taken, set.Snapshots...)
 		return json.Marshal(set)
 	}
 	return nil, &agent.Error{Code: "invalid", Message: "this host knows no operation " + op}
@@ -74,18 +72,27 @@ func (h *Host) at(at string) agent.Volume {
 	return agent.Volume{Path: at, Problem: at + " does not exist"}
 }
 
+// snapshot answers with what is there of the same run and stamp, and takes what
+// is nested as well.
 func (h *Host) snapshot(args agent.SnapshotArgs) (set agent.SnapshotSet, err error) {
+	set.Consistency = cmp.Or(args.Consistency, agent.Single)
+	paths := slices.Clone(args.Paths)
 	for _, at := range args.Paths {
-		v, id := h.at(at), uint64(1000+len(h.taken)+len(set.Snapshots))
+		v := h.at(at)
 		if !v.Root {
 			return set, &agent.Error{Code: "not-btrfs", Message: at + " is no subvolume"}
 		}
-		name := args.Stamp + "-" + args.Run + strings.ReplaceAll(at, "/", "-")
-		s := agent.Snapshot{Source: at, Path: path.Join("/.snapshots", args.Dir, name), ID: id, UUID: fmt.Sprint(id), ParentUUID: v.UUID, ReadOnly: true, Run: args.Run}
-		if slices.ContainsFunc(h.taken, func(o agent.Snapshot) bool { return o.Path == s.Path }) {
-			return set, &agent.Error{Code: "exists", Message: s.Path + " is there already"}
+		paths = append(paths, v.Nested...)
+	}
+	slices.Sort(paths)
+	for _, at := range slices.Compact(paths) {
+		name, id := args.Stamp+"-"+args.Run+strings.ReplaceAll(at, "/", "-"), uint64(1000+len(h.taken))
+		s := agent.Snapshot{Source: at, Path: path.Join("/.snapshots", args.Dir, name), ID: id, UUID: fmt.Sprint(id), ParentUUID: h.at(at).UUID, ReadOnly: true, Run: args.Run}
+		i := slices.IndexFunc(h.taken, func(o agent.Snapshot) bool { return o.Path == s.Path })
+		if i < 0 {
+			i, h.taken = len(h.taken), append(h.taken, s)
 		}
-		set.Snapshots = append(set.Snapshots, s)
+		set.Snapshots = append(set.Snapshots, h.taken[i])
 	}
 	return set, nil
 }

@@ -33,6 +33,46 @@ func Snapshotter(t *testing.T, newPlugin func() sdk.Plugin, newHost func() *Host
 			t.Errorf("the same operation took %v, then %v", first, again)
 		}
 	})
+	t.Run("its recipe goes back to what is to be restored, and to nothing else", func(t *testing.T) {
+		s, h := open(t)
+		mixed := request
+		mixed.Subvolumes = slices.Clone(volumes)
+		mixed.Subvolumes[0].OnRollback = "restore"
+		takes(t, s, h, mixed)
+		result, err := s.Create(t.Context(), mixed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back []string
+		for _, op := range result.Recipe {
+			if op.Data != nil {
+				for _, s := range op.Data.Snapshots {
+					back = append(back, s.Source)
+				}
+			}
+		}
+		if !slices.Contains(back, volumes[0].Path) || slices.ContainsFunc(volumes[1:], func(v host.Subvolume) bool { return slices.Contains(back, v.Path) }) {
+			t.Errorf("only %s is to be restored, the recipe restores %v", volumes[0].Path, back)
+		}
+		if kept, err := s.Create(t.Context(), request); err != nil || len(kept.Recipe) > 0 {
+			t.Errorf("all is to be kept, the recipe is %v (%v)", kept.Recipe, err)
+		}
+	})
+	t.Run("says how consistent the set is", func(t *testing.T) {
+		s, _ := open(t)
+		paused := request
+		paused.Subvolumes = slices.Clone(volumes)
+		paused.Stamp = "20260301T030000Z"
+		paused.Subvolumes[len(volumes)-1].Pause = []string{"db.service"}
+		for _, c := range []struct {
+			req  host.SnapshotRequest
+			want string
+		}{{request, agent.Single}, {paused, agent.Paused}} {
+			if result, err := s.Create(t.Context(), c.req); err != nil || result.Set.Consistency != c.want {
+				t.Errorf("%v: %q, want %q", err, result.Set.Consistency, c.want)
+			}
+		}
+	})
 	t.Run("says what it cannot take, and takes nothing", func(t *testing.T) {
 		s, h := open(t)
 		wrong := request
@@ -40,10 +80,13 @@ func Snapshotter(t *testing.T, newPlugin func() sdk.Plugin, newHost func() *Host
 		if plan, err := s.Plan(t.Context(), wrong); err != nil || len(plan.Problems) == 0 {
 			t.Errorf("plan of a path that is missing: %v, problems %q", err, plan.Problems)
 		}
+		unchanged(t, h)
 		if _, err := s.Create(t.Context(), wrong); err == nil {
 			t.Error("create of a path that is missing succeeded")
 		}
-		unchanged(t, h)
+		if taken := h.Taken(); len(taken) > 0 {
+			t.Errorf("it took %v", taken)
+		}
 	})
 }
 
@@ -61,7 +104,7 @@ func takes(t *testing.T, s *host.Plugin, h *Host, req host.SnapshotRequest) (ids
 		}
 		ids = append(ids, result.Set.Snapshots[i].ID)
 	}
-	if there := h.Taken(); len(there) != len(ids) || len(result.Set.Snapshots) != len(ids) {
+	if there := h.Taken(); len(there) != len(result.Set.Snapshots) { // what is nested, too
 		t.Errorf("it reports %v, on the host are %v", result.Set.Snapshots, there)
 	}
 	return ids

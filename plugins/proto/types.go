@@ -22,7 +22,7 @@ type SnapshotRequest struct {
 	HostRef     string      `json:"host"`      // to a plugin: a handle, good only during this call
 	OperationID string      `json:"operation"` // the same whenever this is tried again
 	Dir         string      `json:"dir,omitempty"`
-	Stamp       string      `json:"stamp,omitempty"` // UTC, 20060102T150405Z, for the names; the same whenever this is tried again
+	Stamp       string      `json:"stamp,omitempty"`      // UTC, 20060102T150405Z, for the names; the same whenever this is tried again
 	Generation  int         `json:"generation,omitempty"` // that the host boots now, for the names
 	Subvolumes  []Subvolume `json:"subvolumes"`
 }

@@ -19,6 +19,8 @@ import (
 type rollbackOptions struct {
 	dryRun, yes bool
 	hosts       []string
+	data        string
+	subvolumes  []string
 	reason      string
 	jsonInto    string
 }
@@ -29,9 +31,14 @@ func (a *app) rollbackCmd() *cobra.Command {
 		Use: "rollback [RUN]", Short: "Undo the last successful run, or the one named; verified",
 		Long: `Every host of the run goes back to exactly what it was before the run: the
 recorded system, generation and boot default, by path and number. The recipe
-was written before the run's first change and is on the hosts. Data stays as it
-is (on_rollback: keep). Rolling back waits for no window and asks for no approval.`,
-		Example: "  deployer rollback --dry-run\n  deployer rollback",
+was written before the run's first change and is on the hosts. With the data of
+a subvolume it does what deployer.yaml says: it leaves it as it is
+(on_rollback: keep), puts back the snapshot and keeps what that replaces
+(restore), or asks (ask). Rolling back waits for no window and asks for no approval.
+
+--dry-run says which files would be lost, change back or come back. For that it
+takes a temporary snapshot on the host, and deletes it.`,
+		Example: "  deployer rollback --dry-run\n  deployer rollback\n  deployer rollback --data restore --subvolume /persist",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: a.completeRuns,
 		RunE: func(c *cobra.Command, args []string) error { return a.rollback(c.Context(), arg(args), o) },
 	}
@@ -39,6 +46,9 @@ is (on_rollback: keep). Rolling back waits for no window and asks for no approva
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.StringArrayVar(&o.hosts, "host", nil, "only this host of the run; may be repeated")
+	f.StringVar(&o.data, "data", "", "keep or restore: the data of subvolumes with `on_rollback: ask`, or of those that --subvolume names")
+	f.StringArrayVar(&o.subvolumes, "subvolume", nil, "what --data is about; may be repeated")
+	_ = c.RegisterFlagCompletionFunc("data", cobra.FixedCompletions([]string{phases.Keep, phases.Restore}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
 	f.StringVar(&o.jsonInto, "json-into", "", "write every event to this file as JSON lines, too")
 	return c
@@ -90,10 +100,13 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 		return err
 	}
 	human.Pause()
-	if a.showUndo(r, o); o.dryRun {
+	ask := &asker{app: a, human: human}
+	if err := sig.ended(a.chooseData(ctx, r, o, ask)); err != nil {
+		return err
+	}
+	if a.showUndo(ctx, r, o); o.dryRun {
 		return nil
 	}
-	ask := &asker{app: a, human: human}
 	if err := sig.ended(ask.confirm(ctx, "Roll back?", o.yes, "--yes")); err != nil {
 		return err
 	}
@@ -219,10 +232,10 @@ func planned(p *phases.Plan, name string) string {
 }
 
 // showUndo is the preview: what every host goes back to, and how.
-func (a *app) showUndo(r *phases.Run, o *rollbackOptions) {
+func (a *app) showUndo(ctx context.Context, r *phases.Run, o *rollbackOptions) {
 	var rows []view.Undo
 	for _, l := range slices.Backward(r.Lanes) {
-		rows = append(rows, view.Undo{Host: l.Name, Now: l.Seen, Before: l.Recipe.Before, Operations: l.Recipe.Operations, Snapshots: l.Recipe.Snapshots})
+		rows = append(rows, view.Undo{Host: l.Name, Now: l.Seen, Before: l.Recipe.Before, Operations: l.Recipe.Operations, Data: dataOf(ctx, l, o)})
 	}
 	if a.json && o.dryRun {
 		a.JSONDoc(rows)

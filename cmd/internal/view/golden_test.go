@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,9 +250,12 @@ func statuses(s *Streams) {
 func undos(s *Streams) {
 	now := before(42)
 	now.System = newSystem
+	services := agent.Snapshot{Source: "/var/lib/services", Path: "/.snapshots/deployer/" + runID + "-services"}
 	s.Undo(runID, []Undo{
-		{Host: "production", Now: now, Before: before(41), Operations: recipe(41), Snapshots: []agent.Snapshot{
-			{Source: "/persist", Path: "/persist/.snapshots/deployer/" + runID + "/persist"}, {Source: "/var/lib/services", Path: "/persist/.snapshots/deployer/" + runID + "/services"}}},
+		{Host: "production", Now: now, Before: before(41), Operations: slices.Insert(recipe(41), 1, agent.WayBack([]agent.Snapshot{services})...), Data: []Data{
+			{Snapshot: agent.Snapshot{Source: "/persist", Path: "/.snapshots/deployer/" + runID + "-persist"}, Do: "keep"},
+			{Snapshot: services, Do: "restore", Preview: &agent.Preview{Lost: []string{"app/new", "app/line\nbreak"}, Reverted: []string{"app/data"}, Counts: [4]int{2, 1, 0, 0}, Bytes: 12 << 10, Temporary: "/x"}},
+			{Snapshot: agent.Snapshot{Source: "/var/lib/caddy", Path: "/.snapshots/deployer/" + runID + "-caddy"}, Do: "ask", Problem: "the snapshot is gone"}}},
 		{Host: "staging", Now: now, Before: before(17), Operations: recipe(17)},
 	})
 }

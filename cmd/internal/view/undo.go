@@ -1,7 +1,9 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/hbohlen/deployer/phases"
@@ -14,7 +16,15 @@ type Undo struct {
 	Now        agent.Facts       `json:"now"`
 	Before     agent.Facts       `json:"before"`
 	Operations []agent.Operation `json:"operations"`
-	Snapshots  []agent.Snapshot  `json:"snapshots,omitempty"`
+	Data       []Data            `json:"data,omitempty"`
+}
+
+// Data is what a rollback would do to one subvolume.
+type Data struct {
+	Snapshot agent.Snapshot `json:"snapshot"`
+	Do       string         `json:"do"` // keep, restore, ask
+	Preview  *agent.Preview `json:"preview,omitempty"`
+	Problem  string         `json:"problem,omitempty"` // why there is no preview
 }
 
 // Undo prints what a rollback would do.
@@ -28,21 +38,60 @@ func (s *Streams) Undo(run string, rows []Undo) {
 		for _, op := range u.Operations {
 			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", brief(phases.Words(op))))
 		}
-		if len(u.Snapshots) > 0 {
-			fmt.Fprintf(&b, "  data stays as it is; read-only snapshots from before the run are kept:\n")
-			var sources []string
-			for _, sn := range u.Snapshots {
-				sources = append(sources, sn.Source)
-			}
-			for _, sn := range u.Snapshots {
-				fmt.Fprintf(&b, "    %s  %s\n", pad(sn.Source, widest(sources)), sn.Path)
-			}
-		} else {
+		if len(u.Data) == 0 {
 			b.WriteString("  data stays as it is; no snapshot was taken\n")
+		} else {
+			s.data(&b, u.Data)
 		}
 	}
 	b.WriteString("\n")
 	s.Printf("%s", b.String())
+}
+
+func (s *Streams) data(b *strings.Builder, list []Data) {
+	b.WriteString("  data, and the read-only snapshots from before the run (they are kept):\n")
+	var sources []string
+	for _, d := range list {
+		sources = append(sources, d.Snapshot.Source)
+	}
+	does := map[string]string{phases.Keep: "stays as it is", phases.Restore: "goes back", phases.Ask: "stays or goes back: --data keep, --data restore"}
+	for _, d := range list {
+		fmt.Fprintf(b, "    %s  %s\n", pad(Clean(d.Snapshot.Source), widest(sources)), does[d.Do])
+		fmt.Fprintf(b, "      %s\n", Clean(d.Snapshot.Path))
+		b.WriteString(Back(d))
+	}
+}
+
+const backMost = 10 // files of a kind that are named; JSON has more
+
+// Back says what a restore of a subvolume would do to its files.
+func Back(d Data) string {
+	if d.Problem != "" {
+		return "      no preview: " + Clean(d.Problem) + "\n"
+	}
+	if d.Preview == nil {
+		return ""
+	}
+	var b strings.Builder
+	p := d.Preview
+	fmt.Fprintf(&b, "      %d lost, %d changed back, %d come back, %d moved back; %s written since\n", p.Counts[0], p.Counts[1], p.Counts[2], p.Counts[3], Bytes(int64(p.Bytes)))
+	for _, k := range []struct {
+		word  string
+		files []string
+		all   int
+	}{{"lost", p.Lost, p.Counts[0]}, {"changed back", p.Reverted, p.Counts[1]}, {"comes back", p.Coming, p.Counts[2]}} {
+		for i, f := range k.files {
+			if i == backMost {
+				fmt.Fprintf(&b, "      %s  … and %d more\n", pad("", 12), k.all-i)
+				break
+			}
+			fmt.Fprintf(&b, "      %s  %s\n", pad(k.word, 12), Clean(path.Join(cmp.Or(d.Snapshot.Source, "/"), f)))
+		}
+	}
+	if p.Temporary != "" {
+		b.WriteString("      (a temporary snapshot was taken for this, and deleted)\n")
+	}
+	return b.String()
 }
 
 // Pause takes the live line away, for a prompt or a result.

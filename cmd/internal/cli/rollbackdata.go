@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hbohlen/deployer/cmd/internal/view"
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+// chooseData decides of every subvolume whether its data goes back: by its
+// policy, by --data, or by asking. A dry run leaves open what nobody decided.
+func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions, ask *asker) error {
+	if o.data != "" && o.data != phases.Keep && o.data != phases.Restore || len(o.subvolumes) > 0 && o.data == "" {
+		return usage(fmt.Errorf("--data is keep or restore, and says what is done with the data of --subvolume"))
+	}
+	known := map[string]bool{}
+	for _, l := range r.Lanes {
+		var back []agent.Snapshot
+		answers := map[string]string{} // what is nested goes with what was declared
+		for _, s := range l.Recipe.Snapshots {
+			at, named := o.names(s.Source)
+			known[at] = true
+			do := cmp.Or(s.Policy, phases.Keep)
+			if named || do == phases.Ask && len(o.subvolumes) == 0 && o.data != "" {
+				do = o.data
+			}
+			if do == phases.Ask && !o.dryRun {
+				var err error
+				if do, err = a.askData(ctx, ask, l, s, answers); err != nil {
+					return err
+				}
+			}
+			if do == phases.Restore {
+				back = append(back, s)
+			}
+		}
+		l.Choose(back)
+	}
+	for _, at := range o.subvolumes {
+		if !known[at] {
+			return usage(fmt.Errorf("run %s has no snapshot of %s", r.Undoes, at), "deployer show "+r.Undoes)
+		}
+	}
+	return nil
+}
+
+// names tells whether --subvolume names a subvolume, or one that it is nested in.
+func (o *rollbackOptions) names(source string) (at string, named bool) {
+	for _, at := range o.subvolumes {
+		if source == at || strings.HasPrefix(source, strings.TrimSuffix(at, "/")+"/") {
+			return at, true
+		}
+	}
+	return "", false
+}
+
+func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.Snapshot, answers map[string]string) (string, error) {
+	for at, answer := range answers {
+		if strings.HasPrefix(s.Source, at+"/") {
+			return answer, nil
+		}
+	}
+	if !ask.interactive() {
+		return "", &phases.Failure{Exit: phases.ExitUsage, Host: l.Name, Safe: "nothing was changed on any host", Hint: []string{a.again("--data keep"), a.again("--data restore")},
+			Err: fmt.Errorf("the data of %s on %s may stay or go back (on_rollback: ask), and nobody can be asked", s.Source, l.Name)}
+	}
+	p := previewOf(ctx, l, s)
+	a.Notef("%s", view.Back(p))
+	answer, err := ask.line(ctx, fmt.Sprintf("%s on %s: keep the data as it is, or restore it? [keep/restore] ", s.Source, l.Name))
+	if err != nil {
+		return "", err
+	}
+	if answer != phases.Keep && answer != phases.Restore {
+		return "", usage(fmt.Errorf("%q is neither keep nor restore", answer))
+	}
+	answers[s.Source] = answer
+	return answer, nil
+}
+
+// dataOf is what would become of each subvolume. Who does not read it waits for
+// no preview.
+func dataOf(ctx context.Context, l *phases.Lane, o *rollbackOptions) (list []view.Data) {
+	for _, s := range l.Recipe.Snapshots {
+		d := view.Data{Snapshot: s, Do: phases.Keep}
+		_, named := o.names(s.Source)
+		switch {
+		case l.GoesBack(s):
+			d.Do = phases.Restore
+		case s.Policy == phases.Ask && !named && o.data == "":
+			d.Do = phases.Ask
+		}
+		if d.Do != phases.Keep && (o.dryRun || !o.yes) {
+			p := previewOf(ctx, l, s)
+			d.Preview, d.Problem = p.Preview, p.Problem
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+func previewOf(ctx context.Context, l *phases.Lane, s agent.Snapshot) view.Data {
+	var p agent.Preview
+	if err := l.Call(ctx, agent.OpPreview, agent.PreviewArgs{Snapshot: s}, &p); err != nil {
+		return view.Data{Snapshot: s, Problem: err.Error()}
+	}
+	return view.Data{Snapshot: s, Preview: &p}
+}
