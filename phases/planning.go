@@ -66,13 +66,18 @@ func (r *Run) MakePlan(ctx context.Context, log *Log) (*Plan, error) {
 		p.Phases = append(p.Phases, pp)
 	}
 	p.Nothing = true
+	var found []Finding
 	for _, l := range r.Lanes {
 		h := r.planHost(ctx, l)
+		found = append(found, r.roomSeen(ctx, l, h)...)
 		if p.reboots(l.Name) { // so none will be pending
 			h.Reboot = ""
 		}
 		p.Nothing = p.Nothing && h.Unchanged
 		p.Hosts = append(p.Hosts, h)
+	}
+	if err := Refuse(found); err != nil {
+		return nil, err
 	}
 	p.Seal()
 	r.Plan = p

@@ -96,6 +96,9 @@ func (transfer) Skip(_ context.Context, env *phases.Env) (string, error) { retur
 
 func (transfer) Do(ctx context.Context, env *phases.Env) error {
 	to := env.Lane.To.Out
+	if err := env.Room(ctx, env.Lane); err != nil {
+		return err
+	}
 	if err := env.Nix.Copy(ctx, to, env.Lane.Host); err != nil {
 		return copyFailure(err, env)
 	}

@@ -34,6 +34,7 @@ func (m *Machine) Default(op string, args json.RawMessage) (result any, err erro
 			agent.OpExec:      func(*World, json.RawMessage) any { return agent.ExecResult{} },
 			agent.OpProbe:     func(*World, json.RawMessage) any { return agent.Sample{OK: true, Detail: "fine"} },
 			agent.OpFileGet:   func(w *World, a json.RawMessage) any { return w.file(decode[agent.FileRef](a).Path) },
+			agent.OpDiscover:  func(*World, json.RawMessage) any { return agent.Discovery{} },
 			agent.OpJobStart:  func(w *World, a json.RawMessage) any { return m.job(w, decode[agent.Job](a)) },
 			agent.OpJobWait:   func(w *World, a json.RawMessage) any { return w.receipts[decode[agent.JobRef](a).Unit] },
 			agent.OpJobOutput: func(*World, json.RawMessage) any { return agent.Output{} },
