@@ -112,13 +112,41 @@ func TestRestoreThatRebootsIsFollowedIntoTheNextBoot(t *testing.T) {
 // as it leads there, and the rest after it.
 func TestComposeRebootsBeforeTheRest(t *testing.T) {
 	var got []string
-	for _, op := range phases.Compose([]agent.Operation{{Op: agent.DoWriteFile}, {Op: agent.DoActivate}, {Op: agent.DoProfile}, {Op: agent.DoBoot}},
+	for _, op := range phases.Compose([]agent.Operation{{Op: agent.DoWriteFile}, {Op: agent.DoActivate}, {Op: agent.DoProfile}, {Op: agent.DoBoot}, {Op: agent.DoStart}, {Op: agent.DoData}},
 		[]agent.Operation{{Op: agent.DoTrial}, {Op: agent.DoReboot}}) {
 		got = append(got, op.Op)
 	}
-	if want := []string{agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoReboot, agent.DoWriteFile, agent.DoActivate}; !slices.Equal(got, want) {
+	if want := []string{agent.DoProfile, agent.DoTrial, agent.DoBoot, agent.DoData, agent.DoReboot, agent.DoWriteFile, agent.DoActivate, agent.DoStart}; !slices.Equal(got, want) {
 		t.Error(got)
 	}
+}
+
+// What a rollback restores can be chosen anew, with all else as it was.
+func TestChooseReplacesWhatGoesBack(t *testing.T) {
+	a, b := agent.Snapshot{UUID: "a", Source: "/a"}, agent.Snapshot{UUID: "b", Source: "/b"}
+	l := &phases.Lane{Recipe: agent.Recipe{Operations: phases.Compose([]agent.Operation{{Op: agent.DoActivate}, {Op: agent.DoUnits}}, agent.WayBack([]agent.Snapshot{a}))}}
+	for _, c := range []struct {
+		to   []agent.Snapshot
+		want string
+	}{
+		{[]agent.Snapshot{b}, "restore-data activate start-stopped units"}, {nil, "activate units"}, {[]agent.Snapshot{a, b}, "restore-data activate start-stopped units"},
+	} {
+		l.Choose(c.to)
+		var got []string
+		for _, op := range l.Recipe.Operations {
+			got = append(got, op.Op)
+		}
+		if strings.Join(got, " ") != c.want || l.GoesBack(a) != slices.Contains(sources(c.to), "/a") || l.GoesBack(b) != slices.Contains(sources(c.to), "/b") {
+			t.Errorf("%v: %v", c.to, got)
+		}
+	}
+}
+
+func sources(list []agent.Snapshot) (at []string) {
+	for _, s := range list {
+		at = append(at, s.Source)
+	}
+	return at
 }
 
 // A login that is denied is not tried again: sshd punishes that.

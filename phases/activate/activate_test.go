@@ -251,6 +251,46 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+// By what is free of each kind and not allocated, not by df; and before anything
+// is copied.
+func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
+	const gib = 1 << 30
+	roomy := agent.Filesystem{FSID: "a", Device: "/dev/sda", Total: 100 * gib, Unallocated: 10 * gib, Data: 50 * gib, DataSize: 60 * gib, Metadata: gib, MetadataSize: 2 * gib, Copies: 2}
+	with := func(change func(*agent.Filesystem)) agent.Filesystem {
+		f := roomy
+		change(&f)
+		return f
+	}
+	for _, c := range []struct {
+		name string
+		fs   agent.Filesystem
+		want string
+	}{
+		{"roomy", roomy, ""},
+		{"data is in chunks that are not full", with(func(f *agent.Filesystem) { f.Unallocated, f.MetadataSize = 1<<20, 4*gib }), ""},
+		{"for the closure", with(func(f *agent.Filesystem) { f.Data = 60 * gib; f.Unallocated = 3 * gib }),
+			"h1: /dev/sda has no room for this run's data: 0 MiB free and 3072 MiB not allocated, 6144 MiB are needed (4096 MiB of them for the new system)"},
+		{"metadata is full, df says there is room", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata = 1<<20, 2*gib }),
+			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (0 MiB of them for the new system)"},
+		{"what is the kernel's alone", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata, f.Reserve = 1<<20, gib, gib }),
+			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (0 MiB of them for the new system)"},
+	} {
+		m := phasetest.Make(t, "h1")
+		m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {
+			return agent.Discovery{Volumes: []agent.Volume{{Path: "/nix", FSID: "a"}}, Filesystems: []agent.Filesystem{c.fs}}, nil
+		})
+		env := m.Env()
+		env.Run.Plan = &phases.Plan{Hosts: []phases.PlanHost{{Name: "h1", Diff: &nix.Diff{Missing: 4 * gib}}}}
+		err := env.Room(t.Context(), env.Lane)
+		if c.want != "" { // a copy would be an unexpected command
+			err = transfer{on}.Do(t.Context(), env)
+		}
+		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want || phases.AsFailure(err).Exit != phases.ExitPrecondition) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 func TestSnapshotNeedsBtrfs(t *testing.T) {
 	env := phasetest.Make(t, "h1").Env()
 	env.Lane.Seen.Space = []agent.Space{{Path: "/persist", FS: "ext4"}, {Path: "/srv", FS: "btrfs"}, {Path: "/boot", FS: "vfat"}}

@@ -193,6 +193,21 @@ func TestRestoreStopsWhoUsesItAndStartsExactlyThose(t *testing.T) {
 	}
 }
 
+// What was stopped under the new system may not be in the old one: that made a
+// restore stuck.
+func TestUnitsThatOnlyTheOtherSystemHasAreNotStarted(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; sleep 1000")
+	s.service("new.service", "cd srv/a; sleep 1000")
+	s.take("/srv/a")
+	s.done(s.restore(true))
+	must(t, os.Remove(s.path("new.service.script"))) // the old system is activated
+	o := s.apply(t.Context(), "r-1", Operation{Op: DoStart})
+	if o.State != opDone || len(units.procs("app.service")) == 0 || strings.Contains(o.Message, "new.service") {
+		t.Errorf("%s: %s", o.State, o.Message)
+	}
+}
+
 func TestRestoreRefusesWithTheNamesOfWhoHoldsIt(t *testing.T) {
 	s := newStock(t, "a")
 	s.take("/srv/a")
