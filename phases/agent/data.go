@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,7 +84,7 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 	w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
 	defer w.end()
 	if r != nil && (r.State == dataDone || r.State == dataStays) && w.inPlace(r) {
-		return effect{already: true, message: r.said()}, w.finish(ctx, r)
+		return effect{already: true, message: w.said(r)}, w.finish(ctx, r)
 	}
 	if r == nil || r.State != dataBegun {
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
@@ -96,16 +97,18 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 	if err := w.carry(ctx, r); err != nil {
 		return effect{}, errors.Join(err, w.takeBack(ctx, r))
 	}
-	return effect{message: r.said()}, w.finish(ctx, r)
+	return effect{message: w.said(r)}, w.finish(ctx, r)
 }
 
-func (r *restoration) said() string {
+func (w *work) said(r *restoration) string {
 	var kept []string
-	for _, m := range r.Members {
-		if m.Live != 0 {
-			kept = append(kept, fmt.Sprintf("/%s: what it was is kept as /%s", m.Name, m.Aside))
+	_ = w.each(r, false, func(v *volumes, m *member) error {
+		if mounts := w.mounts(); m.Live != 0 {
+			at := func(name string) string { return cmp.Or(v.path(mounts, name), "/"+name) }
+			kept = append(kept, fmt.Sprintf("%s: what it was is kept as %s", at(m.Name), at(m.Aside)))
 		}
-	}
+		return nil
+	})
 	text := strings.Join(kept, "; ")
 	if r.Reboot {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
