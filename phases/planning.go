@@ -69,7 +69,10 @@ func (r *Run) MakePlan(ctx context.Context, log *Log) (*Plan, error) {
 	var found []Finding
 	for _, l := range r.Lanes {
 		h := r.planHost(ctx, l)
-		found = append(found, r.roomSeen(ctx, l, h)...)
+		if h.Diff != nil {
+			cramped, _ := r.Room(ctx, l, &h) // an error: unknown until run
+			found = append(found, cramped...)
+		}
 		if p.reboots(l.Name) { // so none will be pending
 			h.Reboot = ""
 		}

@@ -135,7 +135,7 @@ func (r *Runner) join(ctx context.Context) {
 	for _, l := range r.Run.Lanes {
 		l.Status = r.prior.Lanes[l.Name].Status
 		l.now = l.Seen
-		if h := r.Run.Plan.host(l.Name); h != nil {
+		if h := r.Run.Plan.Host(l.Name); h != nil {
 			l.Seen = h.From // what it must still be, where nothing was changed
 			l.To.Out = h.To
 		}
@@ -143,8 +143,8 @@ func (r *Runner) join(ctx context.Context) {
 	}
 }
 
-// host is a lane of the plan, nil where it has none.
-func (p *Plan) host(name string) *PlanHost {
+// Host is a lane of the plan, nil where it has none.
+func (p *Plan) Host(name string) *PlanHost {
 	if p == nil {
 		return nil
 	}

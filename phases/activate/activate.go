@@ -2,6 +2,7 @@ package activate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,7 +97,8 @@ func (transfer) Skip(_ context.Context, env *phases.Env) (string, error) { retur
 
 func (transfer) Do(ctx context.Context, env *phases.Env) error {
 	to := env.Lane.To.Out
-	if err := env.Room(ctx, env.Lane); err != nil {
+	found, err := env.Room(ctx, env.Lane, env.Plan.Host(env.Lane.Name))
+	if err = errors.Join(err, phases.Refuse(found)); err != nil {
 		return err
 	}
 	if err := env.Nix.Copy(ctx, to, env.Lane.Host); err != nil {
@@ -106,7 +108,7 @@ func (transfer) Do(ctx context.Context, env *phases.Env) error {
 		return err
 	}
 	var s agent.Sample
-	err := env.Lane.Call(ctx, agent.OpProbe, agent.Probe{Kind: "file", Target: to + "/nixos-version", Timeout: 5 * time.Second}, &s)
+	err = env.Lane.Call(ctx, agent.OpProbe, agent.Probe{Kind: "file", Target: to + "/nixos-version", Timeout: 5 * time.Second}, &s)
 	if err == nil && !s.OK {
 		err = fmt.Errorf("%s is not a NixOS system: it has no nixos-version", to)
 	}

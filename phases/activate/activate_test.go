@@ -269,11 +269,11 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 		{"roomy", roomy, ""},
 		{"data is in chunks that are not full", with(func(f *agent.Filesystem) { f.Unallocated, f.MetadataSize = 1<<20, 4*gib }), ""},
 		{"for the closure", with(func(f *agent.Filesystem) { f.Data = 60 * gib; f.Unallocated = 3 * gib }),
-			"h1: /dev/sda has no room for this run's data: 0 MiB free and 3072 MiB not allocated, 6144 MiB are needed (4096 MiB of them for the new system)"},
+			"h1: /dev/sda has no room for this run's data: 0 MiB free and 3072 MiB not allocated, 6144 MiB are needed (the new system is 4096 MiB)"},
 		{"metadata is full, df says there is room", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata = 1<<20, 2*gib }),
-			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (0 MiB of them for the new system)"},
+			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
 		{"what is the kernel's alone", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata, f.Reserve = 1<<20, gib, gib }),
-			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (0 MiB of them for the new system)"},
+			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
 	} {
 		m := phasetest.Make(t, "h1")
 		m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {
@@ -281,7 +281,8 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 		})
 		env := m.Env()
 		env.Run.Plan = &phases.Plan{Hosts: []phases.PlanHost{{Name: "h1", Diff: &nix.Diff{Missing: 4 * gib}}}}
-		err := env.Room(t.Context(), env.Lane)
+		found, err := env.Room(t.Context(), env.Lane, &env.Plan.Hosts[0])
+		err = errors.Join(err, phases.Refuse(found))
 		if c.want != "" { // a copy would be an unexpected command
 			err = transfer{on}.Do(t.Context(), env)
 		}

@@ -20,7 +20,6 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 	known := map[string]bool{}
 	for _, l := range r.Lanes {
 		var back []agent.Snapshot
-		answers := map[string]string{} // what is nested goes with what was declared
 		for _, s := range l.Recipe.Snapshots {
 			at, named := o.names(s.Source)
 			known[at] = true
@@ -30,7 +29,7 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 			}
 			if do == phases.Ask && !o.dryRun {
 				var err error
-				if do, err = a.askData(ctx, ask, l, s, answers); err != nil {
+				if do, err = a.askData(ctx, ask, l, s); err != nil {
 					return err
 				}
 			}
@@ -58,18 +57,12 @@ func (o *rollbackOptions) names(source string) (at string, named bool) {
 	return "", false
 }
 
-func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.Snapshot, answers map[string]string) (string, error) {
-	for at, answer := range answers {
-		if strings.HasPrefix(s.Source, at+"/") {
-			return answer, nil
-		}
-	}
+func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.Snapshot) (string, error) {
 	if !ask.interactive() {
 		return "", &phases.Failure{Exit: phases.ExitUsage, Host: l.Name, Safe: "nothing was changed on any host", Hint: []string{a.again("--data keep"), a.again("--data restore")},
 			Err: fmt.Errorf("the data of %s on %s may stay or go back (on_rollback: ask), and nobody can be asked", s.Source, l.Name)}
 	}
-	p := previewOf(ctx, l, s)
-	a.Notef("%s", view.Back(p))
+	a.Notef("%s", view.Back(previewOf(ctx, l, s)))
 	answer, err := ask.line(ctx, fmt.Sprintf("%s on %s: keep the data as it is, or restore it? [keep/restore] ", s.Source, l.Name))
 	if err != nil {
 		return "", err
@@ -77,7 +70,6 @@ func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.S
 	if answer != phases.Keep && answer != phases.Restore {
 		return "", usage(fmt.Errorf("%q is neither keep nor restore", answer))
 	}
-	answers[s.Source] = answer
 	return answer, nil
 }
 
