@@ -49,7 +49,7 @@ func TestLabDataGoesBackWithItsSystem(t *testing.T) {
 	t.Parallel()
 	s := dataSite(t)
 	before := s.looks()
-	s.says(s.want(0, "plan", "lab"), "puts /var/lib/services back", "leaves /persist as the new system left it", "asks about /var/lib/caddy", "app.service stand still")
+	s.says(s.want(0, "plan", "lab"), "puts /var/lib/services back", "leaves /persist as the new system left it", "asks about /var/lib/caddy", "meanwhile paused: app.service")
 	first := s.run(0)
 	first.snapshots("production", s.production)
 	s.says(first.result, "the set is paused")

@@ -27,12 +27,10 @@ func (s snapshot) paths() []string { return slices.Sorted(maps.Keys(s.settings.S
 
 func (s snapshot) Plan(_ context.Context, env *phases.Env) (phases.Change, error) {
 	text := "read-only: " + strings.Join(s.paths(), ", ")
-	var paused []string
 	for _, p := range s.paths() {
-		paused = append(paused, s.settings.Subvolumes[p].Pause...)
-	}
-	if len(paused) > 0 {
-		text += "; meanwhile " + strings.Join(paused, ", ") + " stand still"
+		if units := s.settings.Subvolumes[p].Pause; len(units) > 0 {
+			text += "; meanwhile paused: " + strings.Join(units, ", ")
+		}
 	}
 	return phases.Change{Text: text, Nothing: env.Lane.Unchanged()}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hbohlen/deployer/cmd/internal/view"
@@ -21,12 +22,8 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 	for _, l := range r.Lanes {
 		var back []agent.Snapshot
 		for _, s := range l.Recipe.Snapshots {
-			at, named := o.names(s.Source)
-			known[at] = true
-			do := cmp.Or(s.Policy, phases.Keep)
-			if named || do == phases.Ask && len(o.subvolumes) == 0 && o.data != "" {
-				do = o.data
-			}
+			known[s.Source] = true
+			do := cmp.Or(o.says(s), s.Policy)
 			if do == phases.Ask && !o.dryRun {
 				var err error
 				if do, err = a.askData(ctx, ask, l, s); err != nil {
@@ -47,14 +44,15 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 	return nil
 }
 
-// names tells whether --subvolume names a subvolume, or one that it is nested in.
-func (o *rollbackOptions) names(source string) (at string, named bool) {
-	for _, at := range o.subvolumes {
-		if source == at || strings.HasPrefix(source, strings.TrimSuffix(at, "/")+"/") {
-			return at, true
-		}
+// says is what --data says of a subvolume, or of one that it is nested in.
+func (o *rollbackOptions) says(s agent.Snapshot) string {
+	named := slices.ContainsFunc(o.subvolumes, func(at string) bool {
+		return s.Source == at || strings.HasPrefix(s.Source, strings.TrimSuffix(at, "/")+"/")
+	})
+	if named || s.Policy == phases.Ask && len(o.subvolumes) == 0 {
+		return o.data
 	}
-	return "", false
+	return ""
 }
 
 func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.Snapshot) (string, error) {
@@ -77,18 +75,17 @@ func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.S
 // no preview.
 func dataOf(ctx context.Context, l *phases.Lane, o *rollbackOptions) (list []view.Data) {
 	for _, s := range l.Recipe.Snapshots {
-		d := view.Data{Snapshot: s, Do: phases.Keep}
-		_, named := o.names(s.Source)
+		d, do := view.Data{Snapshot: s}, phases.Keep
 		switch {
 		case l.GoesBack(s):
-			d.Do = phases.Restore
-		case s.Policy == phases.Ask && !named && o.data == "":
-			d.Do = phases.Ask
+			do = phases.Restore
+		case o.dryRun && s.Policy == phases.Ask && o.says(s) == "":
+			do = phases.Ask
 		}
-		if d.Do != phases.Keep && (o.dryRun || !o.yes) {
-			p := previewOf(ctx, l, s)
-			d.Preview, d.Problem = p.Preview, p.Problem
+		if do != phases.Keep && (o.dryRun || !o.yes) {
+			d = previewOf(ctx, l, s)
 		}
+		d.Do = do
 		list = append(list, d)
 	}
 	return list
