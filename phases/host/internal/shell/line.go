@@ -23,6 +23,9 @@ func Line(cmd host.Command, id string, sudo bool) (string, error) {
 		return "", err
 	}
 	plain := cmd.Dir == "" && len(cmd.Env) == 0
+	if cmd.Dir == "" && (sudo || cmd.Privileged) {
+		cmd.Dir = "/" // the login's home may lie in a subvolume that is to be exchanged
+	}
 	switch {
 	case !sudo:
 		return wrap(script(cmd, id)), nil

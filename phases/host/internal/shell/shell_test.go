@@ -17,7 +17,7 @@ func TestLine(t *testing.T) {
 		{host.Command{Args: []string{"ls", "a b"}}, false,
 			`export DEPLOYER_COMMAND=id; exec ls 'a b'`},
 		{host.Command{Args: []string{"/nix/var/deployer/agent", "run", "D", "serve"}, Privileged: true}, true,
-			`export DEPLOYER_COMMAND=id; exec sudo -n -- /nix/var/deployer/agent run D serve`},
+			`cd / || exit 126; export DEPLOYER_COMMAND=id; exec sudo -n -- /nix/var/deployer/agent run D serve`},
 		{host.Command{Args: []string{"-odd"}, Dir: "-", Env: []string{"A=b c"}}, false,
 			`cd ./- || exit 126; export DEPLOYER_COMMAND=id A='b c'; exec -- -odd`},
 		{host.Command{Args: []string{"-odd"}}, false, `export DEPLOYER_COMMAND=id; exec -- -odd`},
