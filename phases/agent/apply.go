@@ -98,6 +98,10 @@ func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 		if errors.As(err, &p) {
 			out.Code = p.code
 		}
+		var said *Error
+		if errors.As(err, &said) { // what stood in the way comes first
+			out.Hint = append(slices.Clone(said.Hint), out.Hint...)
+		}
 	}
 	return out
 }

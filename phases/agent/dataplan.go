@@ -245,7 +245,8 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 }
 
 func busy(r *restoration, who []string) error {
-	return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore /%s: %s", r.Members[0].Name, strings.Join(who, "; "))}
+	return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore /%s: %s", r.Members[0].Name, strings.Join(who, "; ")),
+		Hint: []string{"# end these processes, then from the controller: deployer rollback " + r.Run, "# or all of it by hand:"}}
 }
 
 // devices is by which numbers open files of the members, and of what is
