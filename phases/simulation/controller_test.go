@@ -160,7 +160,7 @@ func (c *controller) run() *phases.Run {
 		Dial: func(ctx context.Context, h *runbooks.Host) (host.Host, error) {
 			return c.w.machine(h.Name).link.dial(ctx, c)
 		},
-		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c},
+		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c}, Ask: local,
 	})
 	check(err)
 	return r
@@ -229,6 +229,9 @@ func (c *controller) execute() *phases.Outcome {
 	_ = runner.Log.Record(state.Record{Kind: state.RunCreated}, created)
 	return runner.Execute(c.ctx)
 }
+
+// Sign is the person at the keyboard.
+func (l localhost) Sign(context.Context, string, string) (string, error) { return "me", nil }
 
 // localhost answers the commands that a controller runs on its own machine.
 type localhost struct{ c *controller }

@@ -18,6 +18,7 @@ import (
 func crashes(point string, p *process) (list []crash) {
 	who, rest, _ := strings.Cut(point, ": ")
 	host, part, _ := strings.Cut(who, " ")
+	rest, _, _ = strings.Cut(rest, " #")
 	add := func(what string) *crash {
 		list = append(list, crash{at: point, what: what, host: host})
 		return &list[len(list)-1]
