@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X github.com/hbohlen/deployer/cmd/internal/cli.Version=$(VERS
 GOBIN    := $(shell go env GOPATH)/bin
 LINT     := v2.15.0
 
-.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab test demo bench soak clean
+.PHONY: all bin/deployer bin/lab agents tools lint unit race cli btrfs lab vm test demo bench soak clean
 
 all: bin/deployer bin/lab
 
@@ -27,8 +27,7 @@ agents:
 	done
 
 # What the lab and the tests need from Debian, and the linter.
-PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git \
-  qemu-system-x86 cpio kmod linux-image-cloud-amd64
+PACKAGES := systemd-container mmdebstrap btrfs-progs patchelf nftables iproute2 openssh-client openssh-server sudo procps dosfstools git
 tools:
 	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
@@ -55,6 +54,10 @@ btrfs: tools
 # The whole on real hosts: systemd, sshd, Nix, Btrfs.
 lab: tools bin/lab bin/deployer
 	.ci/lab
+
+# What only a machine of its own shows; it wants this one for itself.
+vm: tools bin/lab bin/deployer
+	.ci/lab vm
 
 test: tools lint unit race btrfs lab
 

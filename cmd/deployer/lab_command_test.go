@@ -82,7 +82,7 @@ func (s *site) deployer(args ...string) result {
 // start begins it; wait gives how it ended.
 func (s *site) start(args ...string) (*exec.Cmd, func() result) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
 	cmd := exec.CommandContext(ctx, binary(s.T), args...)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+s.state, "NO_COLOR=1")

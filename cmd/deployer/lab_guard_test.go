@@ -128,7 +128,7 @@ func TestLabLinkStaysCut(t *testing.T) {
 	run.lanes(state.Restored, state.OutOfReach)
 	run.notified()
 	s.production.Net(t, "heal")
-	s.run(0).lanes(state.Committed, state.Committed)
+	s.run(0, "--retry-rejected", "--reason", "the link was cut").lanes(state.Committed, state.Committed)
 }
 
 // A system that cuts the host off is undone by the host alone.

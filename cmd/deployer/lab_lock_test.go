@@ -68,7 +68,7 @@ phases:
 	r := other.run(4)
 	other.says(r.result, "locked", first.id, "untouched")
 	other.shell(0, other.hint(r.result, "deployer status")) // it is there to be typed
-	r.tells("switch/lock@production")
+	s.equal("the second run", state.Fold(r.journal).Status, state.Waiting)
 	if res := wait(); res.exit != 0 {
 		t.Errorf("the first run: exit %d\n%s", res.exit, res.err)
 	}

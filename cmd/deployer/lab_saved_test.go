@@ -105,7 +105,7 @@ func TestLabInterrupted(t *testing.T) {
 		p.press("the run can be resumed")
 		p.ends(130)
 		run := s.latest()
-		for _, words := range []string{"its guard goes back by itself in 4m", "deployer resume " + run.id, "deployer abort " + run.id} {
+		for _, words := range []string{"production: its guard goes back by itself in ", "deployer resume " + run.id, "deployer abort " + run.id} {
 			if !strings.Contains(p.text(), words) {
 				t.Errorf("does not say %q:\n%s", words, p.text())
 			}

@@ -20,12 +20,12 @@ func TestLabVMBootsInTheWindow(t *testing.T) {
 phases:
   - backup: {host: {production: [` + strings.Join(declared, ", ") + `]}}
   - build: {hosts: [production]}
-  - switch: {host: production, confirm_within: 15m}
+  - switch: {host: production, confirm_within: 30m}
   - validate: {checks: [{command: "sleep 100", within: 2m}]}
 `)
 	before := s.look(s.production)
 	cmd, wait := s.start("run", "lab", "--yes")
-	within(t, 5*time.Minute, "the end of the activation", s.contacts)
+	within(t, 12*time.Minute, "the end of the activation", s.contacts)
 	_ = cmd.Process.Kill()
 	wait()
 	s.equal("the new system runs", s.production.Enter(t, "cat /etc/hand.conf"), "managed now")
@@ -35,7 +35,7 @@ phases:
 	}
 	s.production.Power(t, "reboot")
 	s.production.WaitSSH(t)
-	s.guardCloses(4 * time.Minute)
+	s.guardCloses(8 * time.Minute)
 	s.judged(result{exit: 21}, before, 21)
 	var now float64
 	if err := json.Unmarshal([]byte(s.production.Enter(t, "cut -d' ' -f1 /proc/uptime")), &now); err != nil || now > armed.Deadline {
