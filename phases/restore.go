@@ -243,6 +243,11 @@ const restores = 3
 func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
 	for range restores {
 		rec, err = l.tryRecipe(ctx, run)
+		if err == nil && rebooting(rec) {
+			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err == nil {
+				continue
+			}
+		}
 		if err == nil && rec.State == "ended" || Passing(err) || fenced(err) || ctx.Err() != nil {
 			break
 		}
@@ -253,6 +258,13 @@ func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, er
 		}
 	}
 	return rec, err
+}
+
+// rebooting tells whether a restore was ended by the reboot that is a part of it.
+func rebooting(r agent.Receipt) bool {
+	return slices.ContainsFunc(r.Result, func(o agent.Outcome) bool {
+		return o.Op.Op == agent.DoReboot && o.State == "failed" && o.Code > 128
+	})
 }
 
 // tryRecipe is one restore, over as many connections as that takes: it runs in
