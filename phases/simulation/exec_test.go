@@ -221,6 +221,7 @@ func (m *machine) systemctl(p *process, args []string, say sayer) agent.Ending {
 	}
 	for _, a := range args {
 		if a == "reboot" {
+			m.w.logf("%s reboots: %s %s", m.name, p.name, p.unit)
 			go m.reboot()
 			return say(0, "")
 		}

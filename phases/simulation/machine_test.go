@@ -125,7 +125,7 @@ func (m *machine) system(top string) {
 func (m *machine) boot() {
 	m.w.mu.Lock()
 	m.boots++
-	m.booted, m.up, m.mixed, m.switcher = time.Now(), true, "", nil
+	m.booted, m.mixed, m.switcher = time.Now(), "", nil
 	id := fmt.Sprintf("boot-%d", m.boots)
 	m.w.mu.Unlock()
 	m.file("/proc/sys/kernel/random/boot_id", id+"\n")
@@ -136,6 +136,9 @@ func (m *machine) boot() {
 	top := m.entrySystem(entry)
 	m.symlink("/run/booted-system", top)
 	m.symlink("/run/current-system", top)
+	m.w.mu.Lock()
+	m.up = true // nobody comes in before
+	m.w.mu.Unlock()
 	if m.boots > 1 && m.behave.module {
 		m.spawn("resume", func(ctx context.Context, p *process) { m.verb(ctx, p, "", "resume") })
 	}
