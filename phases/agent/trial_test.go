@@ -220,10 +220,6 @@ func TestTheNextBootGoesOnWithARestore(t *testing.T) {
 	if r := h.wait(r.Unit, time.Second); r.State != stateLost || len(r.Result) > 0 {
 		t.Errorf("%+v", r)
 	}
-	s, _ := h.store(false)
-	for s.held(runFile("r1", "guard.alive")) { // the kernel is about to give it back
-		must(t, pause(t.Context(), time.Millisecond))
-	}
 	_, err = h.runResume(t.Context())
 	must(t, err)
 	if c := closingOf(s, "r1"); c == nil || c.Outcome != "restored" || c.By != ByGuard || h.read("log") != "reboot\n" || h.read("etc/a") != "" {
