@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
-	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/phases/nix"
 	"github.com/hbohlen/deployer/phases/phasetest"
@@ -293,6 +292,3 @@ func (l localhost) copy(cmd host.Command) (host.Result, error) {
 	}
 	return host.Result{}, nil
 }
-
-var _ host.Host = localhost{}
-var _ = agent.Dir
