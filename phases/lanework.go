@@ -79,7 +79,7 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 			return l.Call(ctx, agent.OpClose, agent.Closing{Run: now.OpenRun, Outcome: string(was)}, nil)
 		}
 	}
-	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer rollback " + now.OpenRun}}
+	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}}
 }
 
 // register takes the lock and keeps its epoch: every write names it from here on.
