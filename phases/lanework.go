@@ -76,10 +76,20 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if r.Past != nil {
 		switch was := r.Past(now.OpenRun, l.Name); was {
 		case state.Committed, state.Restored, state.Untouched:
-			return l.Call(ctx, agent.OpClose, agent.Closing{Run: now.OpenRun, Outcome: string(was)}, nil)
+			return l.settle(ctx, now.OpenRun, r.Owner, was)
 		}
 	}
 	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}}
+}
+
+// settle says on the host how an earlier run ended there, which did not reach it
+// in time, in that run's name.
+func (l *Lane) settle(ctx context.Context, run, owner string, as state.Status) error {
+	of := &Lane{Name: l.Name, Host: l.Host, Seen: l.Seen, agents: l.agents, client: l.client}
+	if err := of.take(ctx, run, owner); err != nil {
+		return err
+	}
+	return of.Call(ctx, agent.OpClose, agent.Closing{Run: run, Outcome: string(as)}, nil)
 }
 
 // register takes the lock and keeps its epoch: every write names it from here on.
@@ -162,11 +172,15 @@ func (l *Lane) extend(ctx context.Context, run string) {
 func (l *Lane) Confirm(ctx context.Context, run string) (agent.Decision, error) {
 	var d agent.Decision
 	j, err := l.Judge(ctx)
-	if err == nil {
-		err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+	if err != nil {
+		return d, err
 	}
-	if err == nil {
-		l.guarded = time.Time{}
+	waits := l.guarded
+	l.guarded = time.Time{} // from here on nobody knows, unless the host says no
+	err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+	var refused *agent.Error
+	if errors.As(err, &refused) {
+		l.guarded = waits
 	}
 	return d, err
 }

@@ -156,6 +156,7 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.refused(ctx, o, l, err)
 		}
 	}
+	ctx = context.WithoutCancel(ctx)
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 		if r.fenced != nil {
@@ -195,6 +196,12 @@ func (r *Run) subject() string {
 func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *Outcome {
 	f := *AsFailure(err)
 	f.Host, f.Step, f.Safe = l.Name, "lock", "nothing was changed on any host"
+	for _, taken := range r.Run.Lanes {
+		if taken.Locked {
+			_ = taken.unlock(ctx, r.Run.subject(), r.Run.Owner, "the rollback was refused")
+			taken.Locked = false
+		}
+	}
 	o.Status, o.Exit, o.Failure = state.Failed, f.Exit, &f
 	return r.finish(ctx, o)
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
+
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/state"
 )
@@ -58,7 +60,7 @@ func (l *Lane) seize(ctx context.Context, run, owner string, atLeast uint64) err
 	if err != nil || !l.Kept.Recipe {
 		return err
 	}
-	if g := l.Kept.Guard; g != nil && l.Kept.Decision == nil {
+	if g := l.Kept.Guard; g != nil && l.Kept.Watching && l.Kept.Decision == nil {
 		l.guarded = time.Now().Add(time.Duration(g.Left * float64(time.Second)))
 	}
 	err = l.Call(ctx, agent.OpRecipeGet, agent.RunRef{Run: run}, &l.Recipe)
@@ -235,20 +237,31 @@ func (r *Runner) Again(ctx context.Context, epoch uint64) error {
 	return r.Log.Record(state.Record{Kind: state.LeaseAcquired}, a)
 }
 
-// Unlock takes a run's locks away, and names the hosts that had one.
+func (l *Lane) unlock(ctx context.Context, run, by, reason string) error {
+	return l.Call(ctx, agent.OpUnlock, agent.Unlocking{Run: run, By: by, Reason: reason}, nil)
+}
+
+// Unlock takes a run's locks away, and names the hosts that had one. A host that
+// is out of reach does not keep it from the others.
 func (r *Run) Unlock(ctx context.Context, run, reason string) (freed []string, err error) {
-	if err := r.reach(ctx); err != nil {
-		return nil, err
-	}
+	var all *multierror.Error
 	for _, l := range r.Lanes {
-		seen, err := l.known(ctx, run)
+		var err error
+		var seen agent.Lane
+		if l.Host == nil {
+			err = r.Reach(ctx, l)
+		}
+		if err == nil {
+			seen, err = l.known(ctx, run)
+		}
 		if err == nil && seen.Holder.Run == run {
-			err = l.Call(ctx, agent.OpUnlock, agent.Unlocking{Run: run, By: r.Owner, Reason: reason}, nil)
-			freed = append(freed, l.Name)
+			if err = l.unlock(ctx, run, r.Owner, reason); err == nil {
+				freed = append(freed, l.Name)
+			}
 		}
 		if err != nil {
-			return freed, err
+			all = multierror.Append(all, err)
 		}
 	}
-	return freed, nil
+	return freed, gather(all.ErrorOrNil())
 }

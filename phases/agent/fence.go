@@ -79,8 +79,11 @@ func (a *agent) admit(s *store, op operation, req Request) error {
 
 func fenced(h Holder) error {
 	e := &Error{Code: "fenced", Message: "another controller has taken over this host", Hint: []string{"deployer status"}}
-	if h.Run != "" {
+	switch {
+	case h.Run != "":
 		e.Message += fmt.Sprintf(": run %s, by %s", h.Run, h.Owner)
+	case h.Reason != "":
+		e.Message = "this controller has no lock here any more: " + h.Reason
 	}
 	return e
 }
@@ -224,11 +227,13 @@ func describe(h Holder) string {
 	return text
 }
 
-// openRun is the newest run but one that has a recipe and no closing.
+// openRun is the newest run but one that has a recipe and no good closing: one
+// that is stuck has still to be undone.
 func openRun(s *store, but string) string {
 	runs, _ := s.names("runs")
 	for _, run := range slices.Backward(runs) {
-		if run != but && s.exists(runFile(run, "recipe.json")) && closingOf(s, run) == nil {
+		c := closingOf(s, run)
+		if run != but && s.exists(runFile(run, "recipe.json")) && (c == nil || c.Outcome == "stuck") {
 			return run
 		}
 	}

@@ -43,7 +43,9 @@ type served struct{ *agent.Client }
 
 func serve(t *testing.T) served {
 	here, there := net.Pipe()
-	go func() { _ = agent.Serve(context.Background(), there, there, agent.Options{Root: t.TempDir() + "/deployer"}) }()
+	go func() {
+		_ = agent.Serve(context.Background(), there, there, agent.Options{Root: t.TempDir() + "/deployer"})
+	}()
 	c := agent.NewClient(here)
 	t.Cleanup(func() { c.Close(); there.Close() })
 	return served{c}
