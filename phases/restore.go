@@ -250,18 +250,17 @@ const restores = 3
 func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
 	for range restores {
 		rec, err = l.tryRecipe(ctx, run)
-		if err == nil && rebooting(rec) {
-			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err == nil {
+		if err == nil && (rebooting(rec) || rec.State != "ended" && l.Reboots()) {
+			// A restore that was killed by something else is begun again where it was.
+			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); errors.Is(err, errSameBoot) {
+				err = nil
+			}
+			if err == nil {
 				continue
 			}
 		}
 		if err == nil && rec.State == "ended" || Passing(err) || fenced(err) || ctx.Err() != nil {
 			break
-		}
-		if err == nil && l.Reboots() {
-			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
-				break
-			}
 		}
 	}
 	return rec, err
