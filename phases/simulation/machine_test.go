@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -98,7 +99,9 @@ func (m *machine) file(name, text string) {
 func (m *machine) symlink(name, target string) {
 	m.touch()
 	os.Remove(m.dir + name)
-	check(os.Symlink(target, m.dir+name))
+	if err := os.Symlink(target, m.dir+name); !errors.Is(err, os.ErrNotExist) { // else its folder went with the power
+		check(err)
+	}
 }
 
 func (m *machine) readlink(name string) string {
