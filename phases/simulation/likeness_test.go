@@ -173,12 +173,9 @@ func (w *world) like(k crash, p *process) likeness {
 	w.mu.Unlock()
 	dying := func(q *process) bool { return false }
 	switch k.what {
-	case "controller", "pause", "sleep":
+	case "controller":
 		dying = func(q *process) bool { return q.by == c && q.name == "serve" }
 		where = text("dead")
-		if k.what == "sleep" && (strings.Contains(k.at, ": send apply") || strings.Contains(k.at, ": send job.start")) {
-			where = text(k.at) // it wakes up with this in its hands
-		}
 		if k.cut != "" {
 			where = mix(text("dead"), c.unsynced(k.cut))
 		}
