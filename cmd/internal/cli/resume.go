@@ -86,7 +86,7 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	s := &session{human: human, started: time.Now()}
 	defer s.close()
 	found, err := a.own(ctx, s, r, id, o)
-	if err := sig.ended(err); err != nil {
+	if err := sig.ended(notTaken(err)); err != nil {
 		return err
 	}
 	if found.Undoes != "" { // a rollback that did not get to its end
@@ -134,6 +134,18 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	}
 	r.ID = row.ID
 	return row.Run, unseized(r.Seize(ctx, log, s.held.Epoch(), o.takeOver), row.Run)
+}
+
+// notTaken is an error of taking a run up: nothing was done, which is not to say
+// that nothing was changed before.
+func notTaken(err error) error {
+	f := phases.AsFailure(err)
+	if err == nil || f.Exit != phases.ExitFailed {
+		return err
+	}
+	again := *f
+	again.Exit, again.Safe = phases.ExitPrecondition, "the run stays as it was"
+	return &again
 }
 
 // unseized is why a run cannot be taken up: with a host that was changed out of
