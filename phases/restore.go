@@ -88,10 +88,6 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 		return r.unreachable(l, err)
 	}
 	r.keepLogs(ctx, l)
-	var seen agent.Lane
-	if err := l.Call(ctx, agent.OpLane, agent.LaneArgs{Run: r.Run.subject()}, &seen); err == nil && seen.Decision != nil {
-		l.byHost = seen.Decision.Decision == agent.Restoring && seen.Decision.By == agent.ByGuard
-	}
 	receipt, err := l.runRecipe(ctx, r.Run.subject())
 	if r.takenOver(l, err) {
 		return nil
@@ -99,6 +95,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	if Passing(err) || errors.Is(err, context.DeadlineExceeded) {
 		return r.unreachable(l, err)
 	}
+	r.decided(ctx, l)
 	for i, out := range receipt.Result {
 		r.undone(l, i, out)
 	}
@@ -121,6 +118,15 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
 	return nil
+}
+
+// decided records who decided on the host to go back: by now somebody has.
+func (r *Runner) decided(ctx context.Context, l *Lane) {
+	seen, err := l.known(ctx, r.Run.subject())
+	if d := seen.Decision; err == nil && d != nil {
+		l.byHost = d.Decision == agent.Restoring && d.By == agent.ByGuard
+		_ = r.Log.Record(state.Record{Kind: state.GuardDecided, Host: l.Name}, state.Decided{Decision: d.Decision, By: d.By, Round: d.Round})
+	}
 }
 
 // reject makes the host remember a system that was tried there and failed.

@@ -91,11 +91,7 @@ func fenced(h Holder) error {
 // lock makes its caller the one writer of this host. From its return on nothing
 // that was asked for under a lower epoch takes effect any more.
 func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
-	s, err := a.runStore(args.Run)
-	if err != nil {
-		return Holder{}, err
-	}
-	gate, err := s.gate(true)
+	s, gate, err := a.alone(args.Run)
 	if err != nil {
 		return Holder{}, err
 	}
@@ -125,6 +121,16 @@ func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
 		}
 	}
 	return h, a.lease(s, h)
+}
+
+// alone is the store, with the gate to itself.
+func (a *agent) alone(run string) (*store, io.Closer, error) {
+	s, err := a.runStore(run)
+	if err != nil {
+		return nil, nil, err
+	}
+	gate, err := s.gate(true)
+	return s, gate, err
 }
 
 // lockable tells why a lock cannot be had.
@@ -178,11 +184,7 @@ func (a *agent) live(s *store, h Holder) bool {
 // unlock takes a run's lock away: its controller can do nothing more here. The
 // lane stays open, and so does the way back.
 func (a *agent) unlock(_ context.Context, args Unlocking) (Holder, error) {
-	s, err := a.runStore(args.Run)
-	if err != nil {
-		return Holder{}, err
-	}
-	gate, err := s.gate(true)
+	s, gate, err := a.alone(args.Run)
 	if err != nil {
 		return Holder{}, err
 	}

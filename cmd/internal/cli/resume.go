@@ -97,6 +97,11 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	if err := sig.ended(a.rejoin(ctx, s, r, found, o)); err != nil {
 		return err
 	}
+	if !o.abort {
+		if err := sig.ended(r.Restock(ctx)); err != nil {
+			return err
+		}
+	}
 	ask.run = r.ID
 	return a.goOn(ctx, s, r, o, sig)
 }
@@ -116,10 +121,11 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	if r.Dir == nil {
 		return a.rebuild(ctx, s, r, store, id, o)
 	}
-	row, _, err := readRun(r.Dir)
+	row, plan, err := readRun(r.Dir)
 	if err != nil {
 		return nil, err
 	}
+	r.Plan = plan
 	if row.Finished() {
 		return nil, &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is over: %s", row.ID, row.Outcome), Hint: []string{"deployer show " + row.ID}}
 	}
