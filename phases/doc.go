@@ -60,6 +60,8 @@
 //   - A restore goes on over any connection: TestRestoreIsFollowedOverAnyConnection.
 //   - When the journal fails or its disk is full, forward work stops and the
 //     restore goes on: TestSequences, TestFullJournalStopsForwardWork.
+//   - What was built elsewhere is built again, and has to be the same:
+//     TestASystemThatIsNotHereIsMadeAgain.
 //   - A run that was stopped and is resumed ends as if it had not been, and what
 //     changed a host is not done twice: TestResumedEndsAsIfItHadNotBeenStopped;
 //     killed at any point: package simulation.

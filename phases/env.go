@@ -59,7 +59,7 @@ type Run struct {
 	Plan     *Plan
 	Lanes    []*Lane
 	Revision string
-	Retry    bool     // also systems that failed on their host before
+	Rejected bool     // also try systems that failed on their host before
 	Alerts   []string // monitor rules that are breached and were not rolled back
 	Dir      *state.RunDir
 	Tools

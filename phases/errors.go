@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/state"
@@ -38,10 +37,9 @@ type Failure struct {
 	Phase  string
 	Step   string
 	Err    error
-	Safe   string    // what is safe: "nothing was changed"
-	Hint   []string  // what to type next
-	Output []string  // last lines of what failed
-	Until  time.Time // of a wait that has an end
+	Safe   string   // what is safe: "nothing was changed"
+	Hint   []string // what to type next
+	Output []string // last lines of what failed
 }
 
 func (f *Failure) Error() string {

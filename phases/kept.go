@@ -42,7 +42,7 @@ func (u *unsent) back(lines []json.RawMessage) {
 // send makes one request, with what the host has not been told yet if that is a write.
 func (l *Lane) send(ctx context.Context, c *agent.Client, op string, args, result any) error {
 	req := agent.Request{Op: op, Epoch: l.holder.Epoch}
-	if l.Locked && agent.Fenced(op) {
+	if l.Locked && l.journal != "" && agent.Fenced(op) {
 		if lines := l.unsent.take(); len(lines) > 0 {
 			req.Records = &agent.Records{Run: l.journal, Lines: lines}
 		}

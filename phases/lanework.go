@@ -15,14 +15,9 @@ import (
 // lock takes the host's lock for a run and looks at the host again, as root.
 func (l *Lane) lock(ctx context.Context, r *Run) error {
 	if !l.Locked {
-		args := agent.LockArgs{Run: r.ID, Owner: r.Owner, Reason: r.Runbook.Name}
-		if r.Plan != nil {
-			args.Plan, _ = json.Marshal(r.Plan)
-		}
-		if err := l.register(ctx, args); err != nil {
+		if err := l.register(ctx, agent.LockArgs{Run: r.ID, Owner: r.Owner, Reason: r.Runbook.Name, Plan: r.planned()}); err != nil {
 			return err
 		}
-		l.holder.Plan = nil
 	}
 	var files []string
 	for _, f := range l.Files {
@@ -31,9 +26,18 @@ func (l *Lane) lock(ctx context.Context, r *Run) error {
 	return l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true, Files: files}, &l.Before)
 }
 
-// LockLane takes a host's lock for a step. Before anything is changed anywhere, the other
-// hosts are looked at too: a run that would be refused on its last host must
-// not have switched its first.
+// planned is the plan as hosts keep it, for whoever goes on with the run.
+func (r *Run) planned() []byte {
+	if r.Plan == nil {
+		return nil
+	}
+	plan, _ := json.Marshal(r.Plan) // it was written as JSON before
+	return plan
+}
+
+// LockLane takes a host's lock for a step. Before anything is changed anywhere,
+// the other hosts are looked at too: a run that would be refused on its last
+// host must not have switched its first.
 func (r *Run) LockLane(ctx context.Context, l *Lane) error {
 	for _, other := range r.Lanes {
 		if other.Locked { // still: who was taken over must not begin with one more host
@@ -63,7 +67,7 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
 	}
-	if was, failed := now.Rejected[l.To.Out]; failed && !r.Retry {
+	if was, failed := now.Rejected[l.To.Out]; failed && !r.Rejected {
 		return &Failure{Exit: ExitRefused, Host: l.Name, Err: fmt.Errorf("%s failed on %s before, in run %s: %s", ShortPath(l.To.Out), l.Name, was.Run, was.Reason),
 			Hint: []string{"deployer run " + r.Runbook.Name + " --retry-rejected --reason TEXT"}}
 	}
@@ -76,10 +80,20 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if r.Past != nil {
 		switch was := r.Past(now.OpenRun, l.Name); was {
 		case state.Committed, state.Restored, state.Untouched:
-			return l.Call(ctx, agent.OpClose, agent.Closing{Run: now.OpenRun, Outcome: string(was)}, nil)
+			return l.settle(ctx, now.OpenRun, r.Owner, was)
 		}
 	}
-	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer rollback " + now.OpenRun}}
+	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}}
+}
+
+// settle says on the host how an earlier run ended there, which did not reach it
+// in time, in that run's name.
+func (l *Lane) settle(ctx context.Context, run, owner string, as state.Status) error {
+	of := &Lane{Name: l.Name, Host: l.Host, Seen: l.Seen, agents: l.agents, client: l.client}
+	if err := of.take(ctx, run, owner); err != nil {
+		return err
+	}
+	return of.Call(ctx, agent.OpClose, agent.Closing{Run: run, Outcome: string(as)}, nil)
 }
 
 // register takes the lock and keeps its epoch: every write names it from here on.
@@ -89,7 +103,7 @@ func (l *Lane) register(ctx context.Context, args agent.LockArgs) error {
 		return held(err)
 	}
 	l.Locked, l.holder = true, args
-	l.holder.Epoch = h.Epoch
+	l.holder.Epoch, l.holder.Plan = h.Epoch, nil
 	return nil
 }
 
@@ -165,11 +179,15 @@ func (l *Lane) extend(ctx context.Context, run string) {
 func (l *Lane) Confirm(ctx context.Context, run string) (agent.Decision, error) {
 	var d agent.Decision
 	j, err := l.Judge(ctx)
-	if err == nil {
-		err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+	if err != nil {
+		return d, err
 	}
-	if err == nil {
-		l.guarded = time.Time{}
+	waits := l.guarded
+	l.guarded = time.Time{} // from here on nobody knows, unless the host says no
+	err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+	var refused *agent.Error
+	if errors.As(err, &refused) {
+		l.guarded = waits
 	}
 	return d, err
 }
@@ -179,8 +197,8 @@ var ErrNoEnd = errors.New("nobody knows how it ended")
 
 // Do runs a job on the host to its end and returns its receipt and, where it
 // failed, what it printed. All of that is kept in the run's folder; the output
-// of one that went well is fetched while the next step runs. The job is a unit of its own: when the connection goes, it goes on,
-// and is followed over a new one.
+// of one that went well is fetched while the next step runs. The job is a unit
+// of its own: when the connection goes, it goes on, and is followed over a new one.
 func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, []string, error) {
 	var rec agent.Receipt
 	if err := l.Call(ctx, agent.OpJobStart, job, &rec); err != nil {

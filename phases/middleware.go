@@ -101,7 +101,7 @@ func (r *Runner) again(next handler) handler {
 			case errors.As(err, &retry):
 				pause = retry.After
 			case errors.As(err, &wait) && r.NoWait && !r.undecided():
-				return &Failure{Exit: ExitWaiting, Err: errors.New(wait.Reason), Until: wait.Until}
+				return &Failure{Exit: ExitWaiting, Err: errors.New(wait.Reason)}
 			case errors.As(err, &wait):
 				pause = r.until(wait)
 			default:

@@ -88,10 +88,6 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 		return r.unreachable(l, err)
 	}
 	r.keepLogs(ctx, l)
-	var seen agent.Lane
-	if err := l.Call(ctx, agent.OpLane, agent.LaneArgs{Run: r.Run.subject()}, &seen); err == nil && seen.Decision != nil {
-		l.byHost = seen.Decision.Decision == agent.Restoring && seen.Decision.By == agent.ByGuard
-	}
 	receipt, err := l.runRecipe(ctx, r.Run.subject())
 	if r.takenOver(l, err) {
 		return nil
@@ -99,6 +95,7 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	if Passing(err) || errors.Is(err, context.DeadlineExceeded) {
 		return r.unreachable(l, err)
 	}
+	r.decided(ctx, l)
 	for i, out := range receipt.Result {
 		r.undone(l, i, out)
 	}
@@ -122,6 +119,15 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
 	return nil
+}
+
+// decided records who decided on the host to go back: by now somebody has.
+func (r *Runner) decided(ctx context.Context, l *Lane) {
+	seen, err := l.known(ctx, r.Run.subject())
+	if d := seen.Decision; err == nil && d != nil {
+		l.byHost = d.Decision == agent.Restoring && d.By == agent.ByGuard
+		_ = r.Log.Record(state.Record{Kind: state.GuardDecided, Host: l.Name}, state.Decided{Decision: d.Decision, By: d.By, Round: d.Round})
+	}
 }
 
 // reject makes the host remember a system that was tried there and failed.
@@ -157,6 +163,7 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.refused(ctx, o, l, err)
 		}
 	}
+	ctx = context.WithoutCancel(ctx)
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 		if r.fenced != nil {
@@ -196,6 +203,12 @@ func (r *Run) subject() string {
 func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *Outcome {
 	f := *AsFailure(err)
 	f.Host, f.Step, f.Safe = l.Name, "lock", "nothing was changed on any host"
+	for _, taken := range r.Run.Lanes {
+		if taken.Locked {
+			_ = taken.unlock(ctx, r.Run.subject(), r.Run.Owner, "the rollback was refused")
+			taken.Locked = false
+		}
+	}
 	o.Status, o.Exit, o.Failure = state.Failed, f.Exit, &f
 	return r.finish(ctx, o)
 }
@@ -244,16 +257,27 @@ const restores = 3
 func (l *Lane) runRecipe(ctx context.Context, run string) (rec agent.Receipt, err error) {
 	for range restores {
 		rec, err = l.tryRecipe(ctx, run)
+		if err == nil && (rebooting(rec) || rec.State != "ended" && l.Reboots()) {
+			// A restore that was killed by something else is begun again where it was.
+			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); errors.Is(err, errSameBoot) {
+				err = nil
+			}
+			if err == nil {
+				continue
+			}
+		}
 		if err == nil && rec.State == "ended" || Passing(err) || fenced(err) || ctx.Err() != nil {
 			break
 		}
-		if err == nil && l.Reboots() {
-			if _, err = l.Rebooted(ctx, rec.BootID, BootLimit); err != nil {
-				break
-			}
-		}
 	}
 	return rec, err
+}
+
+// rebooting tells whether a restore was ended by the reboot that is a part of it.
+func rebooting(r agent.Receipt) bool {
+	return slices.ContainsFunc(r.Result, func(o agent.Outcome) bool {
+		return o.Op.Op == agent.DoReboot && o.State == "failed" && o.Code > 128
+	})
 }
 
 // tryRecipe is one restore, over as many connections as that takes: it runs in

@@ -278,10 +278,10 @@ func TestRollback(t *testing.T) {
 				return r.machines["h1"].Default(agent.OpLock, args)
 			})
 		}},
-		{"somebody changed it after the question: nothing is changed", "lock = 5 h1:untouched h2:untouched", func(r *rig) {
+		{"somebody changed it after the question: nothing is changed", "lock unlock = 5 h1:untouched h2:untouched", func(r *rig) {
 			r.machines["h2"].With(func(w *phasetest.World) { w.Facts.System = phasetest.Old })
 		}},
-		{"one is locked: nothing is changed anywhere", "lock = 4 h1:untouched h2:untouched", func(r *rig) {
+		{"one is locked: nothing is changed anywhere", "lock unlock = 4 h1:untouched h2:untouched", func(r *rig) {
 			r.machines["h1"].Handle(agent.OpLock, func(json.RawMessage) (any, error) {
 				return nil, &agent.Error{Code: "locked", Message: "this host is locked by you"}
 			})

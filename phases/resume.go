@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
+
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/nix"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -33,8 +37,9 @@ func (r *Run) Seize(ctx context.Context, log *Log, atLeast uint64, takeOver bool
 		}
 		atLeast = max(atLeast, seen.Holder.Epoch+1)
 	}
+	args := agent.LockArgs{Run: r.subject(), Owner: r.Owner, Reason: "resume", AtLeast: atLeast, Take: true, Plan: r.planned()}
 	for _, l := range lanes {
-		if err := l.seize(ctx, r.subject(), r.Owner, atLeast); err != nil {
+		if err := l.seize(ctx, args); err != nil {
 			return err
 		}
 	}
@@ -42,12 +47,14 @@ func (r *Run) Seize(ctx context.Context, log *Log, atLeast uint64, takeOver bool
 }
 
 // seize takes the lock of a host again, and learns from it how things stand.
-func (l *Lane) seize(ctx context.Context, run, owner string, atLeast uint64) error {
+func (l *Lane) seize(ctx context.Context, args agent.LockArgs) error {
+	run := args.Run
 	mine, err := l.known(ctx, run)
 	if err != nil {
 		return err
 	}
-	err = l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: "resume", AtLeast: atLeast, Take: true, Force: mine.Recipe})
+	args.Force = mine.Recipe
+	err = l.register(ctx, args)
 	var ae *agent.Error
 	if errors.As(err, &ae) && !mine.Recipe && ae.Code != "fenced" { // not changed by this run: its lock step will say who has it
 		return nil
@@ -58,7 +65,7 @@ func (l *Lane) seize(ctx context.Context, run, owner string, atLeast uint64) err
 	if err != nil || !l.Kept.Recipe {
 		return err
 	}
-	if g := l.Kept.Guard; g != nil && l.Kept.Decision == nil {
+	if g := l.Kept.Guard; g != nil && l.Kept.Watching && l.Kept.Decision == nil {
 		l.guarded = time.Now().Add(time.Duration(g.Left * float64(time.Second)))
 	}
 	err = l.Call(ctx, agent.OpRecipeGet, agent.RunRef{Run: run}, &l.Recipe)
@@ -128,6 +135,40 @@ func (r *Runner) Abort(ctx context.Context) *Outcome {
 	return r.back(context.WithoutCancel(ctx), &Failure{Exit: ExitAborted, Err: errAborted})
 }
 
+// Restock makes sure that the systems which are still to be copied are on this
+// machine: the run may have begun on another. They are made again by the steps
+// that planned them, and have to be what was agreed to.
+func (r *Run) Restock(ctx context.Context) error {
+	for _, phase := range r.Phases {
+		for _, s := range phase.Steps {
+			l, planner, build := r.lacking(phase.Kind, s)
+			if !build {
+				continue
+			}
+			l.To = nix.System{}
+			if _, err := planner.Plan(ctx, r.envOf(phase.Name, s)); err != nil {
+				return err
+			}
+			if want := r.Plan.host(l.Name).To; l.To.Out != want {
+				return &Failure{Exit: ExitRefused, Host: l.Name, Err: fmt.Errorf("%s is not on this machine, and the project here makes %s", ShortPath(want), ShortPath(l.To.Out)),
+					Safe: "the run stays as it was", Hint: []string{"deployer abort " + r.ID}}
+			}
+		}
+	}
+	return nil
+}
+
+// lacking finds the lane whose system a step has to make again.
+func (r *Run) lacking(kind string, s Step) (*Lane, Planner, bool) {
+	l, h := r.LaneOf(HostOf(s)), r.Plan.host(HostOf(s))
+	planner, ok := s.(Planner)
+	if kind != "build" || !ok || l == nil || h == nil || h.To == "" || l.Changed() {
+		return nil, nil, false
+	}
+	_, err := os.Stat(h.To)
+	return l, planner, err != nil
+}
+
 // join takes up what the journal, the plan and the hosts say of the lanes.
 func (r *Runner) join(ctx context.Context) {
 	r.prior = state.Fold(r.Told)
@@ -137,7 +178,9 @@ func (r *Runner) join(ctx context.Context) {
 		l.now = l.Seen
 		if h := r.Run.Plan.Host(l.Name); h != nil {
 			l.Seen = h.From // what it must still be, where nothing was changed
-			l.To.Out = h.To
+			if l.To.Out == "" {
+				l.To.Out = h.To
+			}
 		}
 		l.extend(ctx, r.Run.ID)
 	}
@@ -235,20 +278,31 @@ func (r *Runner) Again(ctx context.Context, epoch uint64) error {
 	return r.Log.Record(state.Record{Kind: state.LeaseAcquired}, a)
 }
 
-// Unlock takes a run's locks away, and names the hosts that had one.
+func (l *Lane) unlock(ctx context.Context, run, by, reason string) error {
+	return l.Call(ctx, agent.OpUnlock, agent.Unlocking{Run: run, By: by, Reason: reason}, nil)
+}
+
+// Unlock takes a run's locks away, and names the hosts that had one. A host that
+// is out of reach does not keep it from the others.
 func (r *Run) Unlock(ctx context.Context, run, reason string) (freed []string, err error) {
-	if err := r.reach(ctx); err != nil {
-		return nil, err
-	}
+	var all *multierror.Error
 	for _, l := range r.Lanes {
-		seen, err := l.known(ctx, run)
+		var err error
+		var seen agent.Lane
+		if l.Host == nil {
+			err = r.Reach(ctx, l)
+		}
+		if err == nil {
+			seen, err = l.known(ctx, run)
+		}
 		if err == nil && seen.Holder.Run == run {
-			err = l.Call(ctx, agent.OpUnlock, agent.Unlocking{Run: run, By: r.Owner, Reason: reason}, nil)
-			freed = append(freed, l.Name)
+			if err = l.unlock(ctx, run, r.Owner, reason); err == nil {
+				freed = append(freed, l.Name)
+			}
 		}
 		if err != nil {
-			return freed, err
+			all = multierror.Append(all, err)
 		}
 	}
-	return freed, nil
+	return freed, gather(all.ErrorOrNil())
 }

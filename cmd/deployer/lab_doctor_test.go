@@ -16,5 +16,5 @@ func TestLabDoctor(t *testing.T) {
 	r := s.want(15, "doctor")
 	s.says(r, "mode 0755", "chmod 0700 /nix/var/deployer")
 	s.production.Enter(t, "chmod 0700 /nix/var/deployer")
-	s.says(s.want(15, "doctor"), "run zz was never finished", "deployer rollback zz")
+	s.says(s.want(15, "doctor"), "run zz was never finished", "deployer abort zz")
 }

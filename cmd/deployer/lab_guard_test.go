@@ -128,6 +128,7 @@ func TestLabLinkStaysCut(t *testing.T) {
 	run.lanes(state.Restored, state.OutOfReach)
 	run.notified()
 	s.production.Net(t, "heal")
+	s.production.WaitSSH(t)
 	s.run(0, "--retry-rejected", "--reason", "the link was cut").lanes(state.Committed, state.Committed)
 }
 

@@ -59,18 +59,25 @@ func (s *site) survives(random *rand.Rand, round int) {
 	later := time.Duration(random.IntN(400)) * time.Millisecond
 	kept := len(s.runs())
 	cmd, wait := s.start("run", "lab", "--yes")
-	eventually(30*time.Second, func() bool { return len(s.runs()) > kept && strings.Contains(s.written(), moment) })
+	within(s.T, 90*time.Second, moment, func() bool { return len(s.runs()) > kept && strings.Contains(s.written(), moment) })
 	time.Sleep(later)
 	_ = cmd.Process.Kill()
 	killed := wait()
 	elsewhere := random.IntN(3) == 0
-	if killed.exit == 0 { // too late: it had ended
+	if killed.exit == 0 { // it had ended
+		if !strings.Contains(moment, "confirm@production") && !strings.Contains(moment, "run.finished") {
+			s.Errorf("it was not killed after %s", moment)
+		}
 		return
 	}
 	run := s.latest()
 	s.Logf("run %s killed %s after %s, elsewhere %t", run.id, later, moment, elsewhere)
-	if elsewhere {
+	if elsewhere { // neither the record is there nor what was built
+		_ = os.RemoveAll(s.state)
 		s.state = s.TempDir()
+		for _, h := range run.plan.Hosts {
+			s.shell(0, "nix-store --delete "+h.To+" || test ! -e "+h.To)
+		}
 	}
 	res := s.deployer("resume", run.id)
 	switch {

@@ -463,7 +463,7 @@ func TestRequires(t *testing.T) {
 		{"no launcher", func(f *agent.Facts) { f.Root, f.User, f.Launcher = false, "deploy", false },
 			[]string{"h1: there is no launcher at /nix/var/deployer/agent"}, "deployer debug launcher"},
 		{"no launcher, root", func(f *agent.Facts) { f.Launcher = false }, nil, ""},
-		{"open run", func(f *agent.Facts) { f.OpenRun = "r0" }, []string{"h1: run r0 was never finished on this host"}, "deployer rollback r0"},
+		{"open run", func(f *agent.Facts) { f.OpenRun = "r0" }, []string{"h1: run r0 was never finished on this host"}, "deployer resume r0"},
 		{"another switch", func(f *agent.Facts) { f.SwitchLocked = true }, []string{"h1: another switch-to-configuration is running"}, "fuser"},
 		{"not trusted", func(f *agent.Facts) { f.Root, f.User, f.Trusted = false, "deploy", &no },
 			[]string{"h1: the Nix daemon does not trust deploy, so it refuses to copy paths that are not signed"}, `trusted-users = [ "root" "deploy" ]`},

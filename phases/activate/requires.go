@@ -9,6 +9,7 @@ import (
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/nix"
+	"github.com/hbohlen/deployer/state"
 )
 
 // Requires finds what a deploy user trips over, before anything is built.
@@ -36,13 +37,23 @@ func (lock) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
 	case !f.Launcher:
 		add("there is no launcher at "+agent.LauncherPath, rootLines(f.User, to)...)
 	}
-	if f.OpenRun != "" {
-		add("run "+f.OpenRun+" was never finished on this host", "deployer rollback "+f.OpenRun)
+	if f.OpenRun != "" && !settled(env, f.OpenRun) {
+		add("run "+f.OpenRun+" was never finished on this host", "deployer resume "+f.OpenRun, "deployer abort "+f.OpenRun)
 	}
 	if f.SwitchLocked {
 		add("another switch-to-configuration is running", "ssh "+to+" fuser -v /run/nixos/switch-to-configuration.lock")
 	}
 	return found
+}
+
+// settled tells whether the record here says that a run has ended on a host,
+// which only did not hear of it: the lock step tells it.
+func settled(env *phases.Env, run string) bool {
+	if env.Past == nil {
+		return false
+	}
+	was := env.Past(run, env.Lane.Name)
+	return was == state.Committed || was == state.Restored || was == state.Untouched
 }
 
 // rootLines is what root does once on a host without deployer-host.nix.

@@ -51,7 +51,8 @@ func (a *agent) applyNow(ctx context.Context, op Operation) (Outcome, error) {
 		return a.apply(context.WithoutCancel(ctx), run, op), nil
 	}
 	unit := "deployer-" + strings.Trim(run+"-apply-", "-") + "-" + token() + ".service"
-	job := Job{Unit: unit, Run: run, Operation: &op, Timeout: opLimit}
+	// No decision in its middle; but a reboot that hangs must not keep the guard from one.
+	job := Job{Unit: unit, Run: run, Operation: &op, Timeout: opLimit, Commit: op.Op != DoReboot}
 	r, err := a.launch(context.WithoutCancel(ctx), job, "job", unit)
 	for err == nil && r.State == stateBegun {
 		r, err = a.jobWait(ctx, JobRef{Unit: unit, Wait: time.Minute})

@@ -105,7 +105,7 @@ fi
 if [ "$uid" = 0 ]; then
   [ -x $home/agent ] && echo launcher=1
   for r in $home/runs/*/recipe.json; do
-    [ -e "$r" ] && [ ! -e "${r%recipe.json}closing.json" ] && r=${r%/recipe.json} && say open_run "${r##*/}"
+    [ -e "$r" ] && { [ ! -e "${r%recipe.json}closing.json" ] || grep -q '"stuck"' "${r%recipe.json}closing.json"; } && r=${r%/recipe.json} && say open_run "${r##*/}"
   done
 else
   echo unknown=open_run

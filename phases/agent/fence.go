@@ -79,8 +79,11 @@ func (a *agent) admit(s *store, op operation, req Request) error {
 
 func fenced(h Holder) error {
 	e := &Error{Code: "fenced", Message: "another controller has taken over this host", Hint: []string{"deployer status"}}
-	if h.Run != "" {
+	switch {
+	case h.Run != "":
 		e.Message += fmt.Sprintf(": run %s, by %s", h.Run, h.Owner)
+	case h.Reason != "":
+		e.Message = "this controller has no lock here any more: " + h.Reason
 	}
 	return e
 }
@@ -88,11 +91,7 @@ func fenced(h Holder) error {
 // lock makes its caller the one writer of this host. From its return on nothing
 // that was asked for under a lower epoch takes effect any more.
 func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
-	s, err := a.runStore(args.Run)
-	if err != nil {
-		return Holder{}, err
-	}
-	gate, err := s.gate(true)
+	s, gate, err := a.alone(args.Run)
 	if err != nil {
 		return Holder{}, err
 	}
@@ -122,6 +121,16 @@ func (a *agent) lock(_ context.Context, args LockArgs) (Holder, error) {
 		}
 	}
 	return h, a.lease(s, h)
+}
+
+// alone is the store, with the gate to itself.
+func (a *agent) alone(run string) (*store, io.Closer, error) {
+	s, err := a.runStore(run)
+	if err != nil {
+		return nil, nil, err
+	}
+	gate, err := s.gate(true)
+	return s, gate, err
 }
 
 // lockable tells why a lock cannot be had.
@@ -175,11 +184,7 @@ func (a *agent) live(s *store, h Holder) bool {
 // unlock takes a run's lock away: its controller can do nothing more here. The
 // lane stays open, and so does the way back.
 func (a *agent) unlock(_ context.Context, args Unlocking) (Holder, error) {
-	s, err := a.runStore(args.Run)
-	if err != nil {
-		return Holder{}, err
-	}
-	gate, err := s.gate(true)
+	s, gate, err := a.alone(args.Run)
 	if err != nil {
 		return Holder{}, err
 	}
@@ -224,11 +229,13 @@ func describe(h Holder) string {
 	return text
 }
 
-// openRun is the newest run but one that has a recipe and no closing.
+// openRun is the newest run but one that has a recipe and no good closing: one
+// that is stuck has still to be undone.
 func openRun(s *store, but string) string {
 	runs, _ := s.names("runs")
 	for _, run := range slices.Backward(runs) {
-		if run != but && s.exists(runFile(run, "recipe.json")) && closingOf(s, run) == nil {
+		c := closingOf(s, run)
+		if run != but && s.exists(runFile(run, "recipe.json")) && (c == nil || c.Outcome == "stuck") {
 			return run
 		}
 	}

@@ -128,3 +128,19 @@ func TestNoCommitStepAfterTheGuardClosedTheLane(t *testing.T) {
 	isCode(t, c.Send(t.Context(), Request{Op: OpApply, Epoch: held.Epoch}, Operation{Op: DoProfile, System: newTop}, nil), Restoring)
 	must(t, c.Send(t.Context(), Request{Op: OpClose, Epoch: held.Epoch}, Closing{Run: "r1", Outcome: "restored"}, nil))
 }
+
+// A host whose restore is stuck has lost its restore point for anybody else: a
+// later run would take what is half restored for what the host was.
+func TestAStuckHostTakesNoOtherRun(t *testing.T) {
+	h := newHost(t)
+	_, err := h.lock(t.Context(), holder("r1"))
+	must(t, err)
+	_, err = h.recipePut(t.Context(), Recipe{Run: "r1"})
+	must(t, err)
+	_, err = h.close(t.Context(), Closing{Run: "r1", Outcome: "stuck"})
+	must(t, err)
+	h.release()
+	if _, err = h.lock(t.Context(), holder("r2")); err == nil {
+		t.Error("another run has the lock of a stuck host")
+	}
+}

@@ -116,7 +116,7 @@ func (a *agent) restoreAs(ctx context.Context, s *store, job Job, recipe Recipe,
 		r.By, r.Round = by, roundOf(s, job.Run)
 		if err := a.awaitRestore(ctx, s); err != nil {
 			r.Code = 1
-			r.Result = []Outcome{{State: opFailed, Code: 1, Message: err.Error(), Hint: []string{"deployer agent restore " + job.Run}}}
+			r.Result = []Outcome{{State: opFailed, Code: 1, Message: err.Error(), Hint: []string{a.Self[0] + " restore " + job.Run}}}
 			return
 		}
 		defer a.restoring.Close()

@@ -210,6 +210,10 @@ func TestTheNextBootGoesOnWithARestore(t *testing.T) {
 		pid := fakeUnits{h.dir}.pid(strings.TrimSuffix(filepath.Base(u), ".pid"))
 		must(t, syscall.Kill(-pid, syscall.SIGKILL))
 	}
+	s, _ := h.store(false)
+	for s.held(runFile("r1", "guard.alive")) { // it is killed, but not gone yet
+		must(t, pause(t.Context(), time.Millisecond))
+	}
 	h.file("proc/sys/kernel/random/boot_id", "boot-2\n")
 	h.link("run/booted-system", oldTop)
 	h.link("run/current-system", oldTop)
@@ -218,7 +222,6 @@ func TestTheNextBootGoesOnWithARestore(t *testing.T) {
 	}
 	_, err = h.runResume(t.Context())
 	must(t, err)
-	s, _ := h.store(false)
 	if c := closingOf(s, "r1"); c == nil || c.Outcome != "restored" || c.By != ByGuard || h.read("log") != "reboot\n" || h.read("etc/a") != "" {
 		t.Errorf("%+v, did %q", c, h.read("log"))
 	}

@@ -25,6 +25,7 @@ func (m *Machine) Default(op string, args json.RawMessage) (result any, err erro
 			agent.OpFacts:     func(w *World, a json.RawMessage) any { return w.look(decode[agent.FactsArgs](a)) },
 			agent.OpLock:      func(*World, json.RawMessage) any { m.Trace.Add("lock"); return agent.Holder{Epoch: 1} },
 			agent.OpLane:      func(w *World, _ json.RawMessage) any { return agent.Lane{Recipe: len(w.Recipe.Operations) > 0} },
+			agent.OpUnlock:    func(*World, json.RawMessage) any { m.Trace.Add("unlock"); return agent.Holder{} },
 			agent.OpJournal:   func(*World, json.RawMessage) any { return nil },
 			agent.OpRecords:   func(*World, json.RawMessage) any { return agent.RecordsPart{} },
 			agent.OpArm:       func(*World, json.RawMessage) any { m.Trace.Add("guard"); return agent.Guard{Left: 180} },

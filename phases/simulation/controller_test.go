@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
-	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/phases/nix"
 	"github.com/hbohlen/deployer/phases/phasetest"
@@ -160,7 +159,7 @@ func (c *controller) run() *phases.Run {
 		Dial: func(ctx context.Context, h *runbooks.Host) (host.Host, error) {
 			return c.w.machine(h.Name).link.dial(ctx, c)
 		},
-		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c},
+		Controller: local, Nix: &nix.Nix{Host: local, Dir: c.w.dir}, Agents: phasetest.Agents{}, Now: time.Now, Owner: "me@here", Snapshots: provider{c}, Ask: local,
 	})
 	check(err)
 	return r
@@ -230,6 +229,9 @@ func (c *controller) execute() *phases.Outcome {
 	return runner.Execute(c.ctx)
 }
 
+// Sign is the person at the keyboard.
+func (l localhost) Sign(context.Context, string, string) (string, error) { return "me", nil }
+
 // localhost answers the commands that a controller runs on its own machine.
 type localhost struct{ c *controller }
 
@@ -290,6 +292,3 @@ func (l localhost) copy(cmd host.Command) (host.Result, error) {
 	}
 	return host.Result{}, nil
 }
-
-var _ host.Host = localhost{}
-var _ = agent.Dir

@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -140,14 +139,7 @@ func (m mount) at(name string, effect func(dir *inode, base string) error) func(
 }
 
 func (m mount) Stat(name string) (info fs.FileInfo, err error) {
-	err = m.do("", name, func() error {
-		n := m.find(name)
-		if n == nil {
-			return fs.ErrNotExist
-		}
-		info = stat{path.Base(name), n.mode, n.dir, int64(len(n.data))}
-		return nil
-	})
+	_, info, err = m.Read(name)
 	return info, err
 }
 
@@ -157,7 +149,7 @@ func (m mount) Read(name string) (data []byte, info fs.FileInfo, err error) {
 		if n == nil {
 			return fs.ErrNotExist
 		}
-		data, info = slices.Clone(n.data), stat{path.Base(name), n.mode, n.dir, int64(len(n.data))}
+		data, info = slices.Clone(n.data), n.stat(name)
 		return nil
 	})
 	return data, info, err
@@ -175,28 +167,31 @@ func (m mount) List(dir string) (list []string, err error) {
 	return list, err
 }
 
-func (m mount) Create(name string) (f agent.DiskFile, err error) {
-	err = m.do("create", name, m.at(name, func(dir *inode, base string) error {
+// add gives a new inode its name.
+func (m mount) add(op, name string, n *inode) error {
+	return m.do(op, name, m.at(name, func(dir *inode, base string) error {
 		if dir.entries[base] != nil {
 			return fs.ErrExist
 		}
-		n := &inode{mode: 0o600}
 		dir.entries[base] = n
-		f = &file{m, name, n}
 		return nil
 	}))
-	return f, err
 }
 
-func (m mount) Append(name string) (f agent.DiskFile, err error) {
-	err = m.do("open", name, m.at(name, func(dir *inode, base string) error {
-		if dir.entries[base] == nil {
-			dir.entries[base] = &inode{mode: 0o600}
-		}
-		f = &file{m, name, dir.entries[base]}
-		return nil
-	}))
-	return f, err
+func (m mount) Create(name string) (agent.DiskFile, error) {
+	n := &inode{mode: 0o600}
+	return &file{m, name, n}, m.add("create", name, n)
+}
+
+func (m mount) Append(name string) (agent.DiskFile, error) {
+	n := &inode{mode: 0o600}
+	err := m.add("open", name, n)
+	if errors.Is(err, fs.ErrExist) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		n, err = m.find(name), nil
+	}
+	return &file{m, name, n}, err
 }
 
 func (m mount) Rename(from, to string) error {
@@ -232,13 +227,7 @@ func (m mount) Link(from, to string) error {
 }
 
 func (m mount) Symlink(target, name string) error {
-	return m.do("symlink", name, m.at(name, func(dir *inode, base string) error {
-		if dir.entries[base] != nil {
-			return fs.ErrExist
-		}
-		dir.entries[base] = &inode{link: target}
-		return nil
-	}))
+	return m.add("symlink", name, &inode{link: target})
 }
 
 func (m mount) Unlink(name string) error {
@@ -257,13 +246,7 @@ func (m mount) Mkdir(name string) error {
 	if there {
 		op = "" // nothing happens: no point of its own
 	}
-	return m.do(op, name, m.at(name, func(dir *inode, base string) error {
-		if dir.entries[base] != nil {
-			return fs.ErrExist
-		}
-		dir.entries[base] = newDir()
-		return nil
-	}))
+	return m.add(op, name, newDir())
 }
 
 func (m mount) has(name string) bool {
@@ -376,13 +359,9 @@ func (f *file) ReadAt(b []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-func (f *file) Stat() (fs.FileInfo, error) {
-	if err := f.m.p.alive(); err != nil {
-		return nil, err
-	}
-	f.m.mu.Lock()
-	defer f.m.mu.Unlock()
-	return stat{path.Base(f.name), f.n.mode, false, int64(len(f.n.data))}, nil
+func (f *file) Stat() (info fs.FileInfo, err error) {
+	err = f.m.do("", f.name, func() error { info = f.n.stat(f.name); return nil })
+	return info, err
 }
 
 func (f *file) Chown(int, int) error { return f.m.p.alive() }
@@ -401,6 +380,10 @@ type stat struct {
 	size int64
 }
 
+func (n *inode) stat(name string) stat {
+	return stat{path.Base(name), n.mode, n.dir, int64(len(n.data))}
+}
+
 func (s stat) Name() string       { return s.name }
 func (s stat) Size() int64        { return s.size }
 func (s stat) ModTime() time.Time { return time.Time{} }
@@ -415,5 +398,3 @@ func (s stat) Mode() fs.FileMode {
 }
 
 var errDead = errors.New("this process is dead")
-
-func (s stat) String() string { return fmt.Sprintf("%s %s %d", s.Mode(), s.name, s.size) }

@@ -3,7 +3,6 @@ package simulation
 import (
 	"context"
 	"fmt"
-	"io"
 	"path"
 	"strconv"
 	"strings"
@@ -67,8 +66,7 @@ func (p *process) takes(ctx context.Context, d time.Duration) (ended bool) {
 
 func (m *machine) switchTo(ctx context.Context, p *process, top, action string, say sayer) agent.Ending {
 	short := strings.TrimPrefix(top[strings.LastIndexByte(top, '-')+1:], "-")
-	p.point("exec " + short + " " + action)
-	if p.alive() != nil {
+	if !p.at("exec " + short + " " + action) {
 		return agent.Ending{}
 	}
 	if action != "dry-activate" {
@@ -101,16 +99,14 @@ func (m *machine) activate(ctx context.Context, p *process, top, short string, s
 	if isNew && m.behave.breaks || !isNew && m.behave.stuck {
 		return say(2, "the activation script failed")
 	}
-	p.point("exec " + short + " test: activated")
-	if p.alive() != nil {
+	if !p.at("exec " + short + " test: activated") {
 		return agent.Ending{}
 	}
 	m.symlink("/run/current-system", top)
 	if p.takes(ctx, moment) {
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
-	p.point("exec " + short + " test: units")
-	if p.alive() != nil {
+	if !p.at("exec " + short + " test: units") {
 		return agent.Ending{}
 	}
 	m.mix("")
@@ -148,8 +144,7 @@ func (m *machine) writeLoader(ctx context.Context, p *process, top, short string
 		return agent.Ending{Code: 143, Signal: "TERM"}
 	}
 	m.loader(top)
-	p.point("exec " + short + " boot: written")
-	if p.alive() != nil {
+	if !p.at("exec " + short + " boot: written") {
 		return agent.Ending{}
 	}
 	m.settle(m.dir + "/boot/loader")
@@ -185,8 +180,7 @@ func (m *machine) nixEnv(ctx context.Context, p *process, args []string, say say
 	default:
 		m.w.fail("%s: nix-env %q", m.name, args)
 	}
-	p.point("exec nix-env " + base + " " + what + ": linked")
-	if p.alive() != nil {
+	if !p.at("exec nix-env " + base + " " + what + ": linked") {
 		return agent.Ending{}
 	}
 	m.symlink(profile, path.Base(generationLink(profile, number)))
@@ -212,12 +206,15 @@ func (m *machine) generationFor(dir, base, system string) int {
 }
 
 func (m *machine) systemctl(p *process, args []string, say sayer) agent.Ending {
-	p.point("exec systemctl " + strings.Join(args, " "))
-	if p.alive() != nil {
+	if !p.at("exec systemctl " + strings.Join(args, " ")) {
 		return agent.Ending{}
+	}
+	if args[0] == "is-system-running" {
+		return say(0, "running")
 	}
 	for _, a := range args {
 		if a == "reboot" {
+			m.w.logf("%s reboots: %s %s", m.name, p.name, p.unit)
 			go m.reboot()
 			return say(0, "")
 		}
@@ -227,8 +224,7 @@ func (m *machine) systemctl(p *process, args []string, say sayer) agent.Ending {
 }
 
 func (m *machine) bootctl(p *process, args []string, say sayer) agent.Ending {
-	p.point("exec bootctl " + strings.Join(args, " "))
-	if p.alive() != nil {
+	if !p.at("exec bootctl " + strings.Join(args, " ")) {
 		return agent.Ending{}
 	}
 	for i, a := range args {
@@ -244,5 +240,3 @@ func (m *machine) bootctl(p *process, args []string, say sayer) agent.Ending {
 	m.w.fail("%s: bootctl %q", m.name, args)
 	return say(1, "unknown")
 }
-
-var _ io.Writer = io.Discard

@@ -97,12 +97,25 @@ func (p *paper) Truncate(size int64) error {
 func (p *paper) crash(c cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	end := p.length
+	check(p.File.Truncate(p.after(c)))
+}
+
+func (p *paper) after(c cut) int64 {
 	switch c {
 	case nothing, names:
-		end = p.synced
+		return p.synced
 	case torn:
-		end = p.synced + (p.length-p.synced)/2
+		return p.synced + (p.length-p.synced)/2
 	}
-	check(p.File.Truncate(end))
+	return p.length
+}
+
+// unsynced is what a power cut takes from the journal.
+func (c *controller) unsynced(k cut) (l likeness) {
+	for _, p := range c.papers {
+		p.mu.Lock()
+		l += likeness(p.length - p.after(k))
+		p.mu.Unlock()
+	}
+	return min(l, 2)
 }

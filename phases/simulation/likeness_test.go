@@ -173,9 +173,12 @@ func (w *world) like(k crash, p *process) likeness {
 	w.mu.Unlock()
 	dying := func(q *process) bool { return false }
 	switch k.what {
-	case "controller", "pause", "sleep":
+	case "controller":
 		dying = func(q *process) bool { return q.by == c && q.name == "serve" }
 		where = text("dead")
+		if k.cut != "" {
+			where = mix(text("dead"), c.unsynced(k.cut))
+		}
 	case "process":
 		dying = func(q *process) bool { return q == p }
 	}

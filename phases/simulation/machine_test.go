@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -98,7 +99,9 @@ func (m *machine) file(name, text string) {
 func (m *machine) symlink(name, target string) {
 	m.touch()
 	os.Remove(m.dir + name)
-	check(os.Symlink(target, m.dir+name))
+	if err := os.Symlink(target, m.dir+name); !errors.Is(err, os.ErrNotExist) { // else its folder went with the power
+		check(err)
+	}
 }
 
 func (m *machine) readlink(name string) string {
@@ -125,7 +128,7 @@ func (m *machine) system(top string) {
 func (m *machine) boot() {
 	m.w.mu.Lock()
 	m.boots++
-	m.booted, m.up, m.mixed, m.switcher = time.Now(), true, "", nil
+	m.booted, m.mixed, m.switcher = time.Now(), "", nil
 	id := fmt.Sprintf("boot-%d", m.boots)
 	m.w.mu.Unlock()
 	m.file("/proc/sys/kernel/random/boot_id", id+"\n")
@@ -136,6 +139,9 @@ func (m *machine) boot() {
 	top := m.entrySystem(entry)
 	m.symlink("/run/booted-system", top)
 	m.symlink("/run/current-system", top)
+	m.w.mu.Lock()
+	m.up = true // nobody comes in before
+	m.w.mu.Unlock()
 	if m.boots > 1 && m.behave.module {
 		m.spawn("resume", func(ctx context.Context, p *process) { m.verb(ctx, p, "", "resume") })
 	}

@@ -54,6 +54,7 @@ var mutants = []struct{ drop, lax string }{
 func TestMutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(m.drop+m.lax, func(t *testing.T) {
+			t.Parallel()
 			mutate := func(w *world) { w.drop, w.lax = m.drop, m.lax }
 			played := 0
 			for _, s := range scenarios[:2] {

@@ -66,6 +66,12 @@ func (p *process) point(label string) {
 	}
 }
 
+// at is point, and tells whether the process came past it.
+func (p *process) at(label string) bool {
+	p.point(label)
+	return p.alive() == nil
+}
+
 // alive is an error for a dead process. One that asks for ever is stopped.
 func (p *process) alive() error {
 	if !p.dead.Load() {

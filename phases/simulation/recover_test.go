@@ -130,7 +130,8 @@ func (w *world) story(how recovery) *phases.Outcome {
 	c := w.start()
 	o := c.does(c.execute)
 	for range 60 {
-		if o != nil && !slices.Contains(open, o.Exit) || how == nobody {
+		refused := w.tries > 0 && o != nil && o.Status == state.Failed // a rollback that has not begun
+		if o != nil && !slices.Contains(open, o.Exit) && !refused || how == nobody {
 			return o
 		}
 		if c.isPaused() && w.past() != nil && len(w.past().Hosts) > 0 {

@@ -40,9 +40,8 @@ func (m *machine) systemUnits() []agent.Unit {
 }
 
 func (s manager) Run(ctx context.Context, t agent.Transient) error {
-	s.p.point("unit " + nameless(t.Name))
-	if err := s.p.alive(); err != nil {
-		return err
+	if !s.p.at("unit " + nameless(t.Name)) {
+		return errDead
 	}
 	s.m.w.mu.Lock()
 	defer s.m.w.mu.Unlock()
@@ -135,9 +134,8 @@ func (m *machine) stop(u *unit) {
 }
 
 func (s manager) Do(ctx context.Context, verb string, names ...string) error {
-	s.p.point("systemctl " + verb + " " + nameless(strings.Join(names, " ")))
-	if err := s.p.alive(); err != nil {
-		return err
+	if !s.p.at("systemctl " + verb + " " + nameless(strings.Join(names, " "))) {
+		return errDead
 	}
 	for _, name := range names {
 		s.m.w.mu.Lock()

@@ -56,7 +56,7 @@ func (profile) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, erro
 }
 
 func (profile) Do(ctx context.Context, env *phases.Env) error {
-	if err := foreign(ctx, env); err != nil {
+	if err := asValidated(ctx, env); err != nil {
 		return err
 	}
 	out, err := env.Lane.Apply(ctx, agent.Operation{Op: agent.DoProfile, Profile: systemProfile, System: env.Lane.To.Out})
@@ -64,12 +64,17 @@ func (profile) Do(ctx context.Context, env *phases.Env) error {
 	return err
 }
 
-// foreign holds the run where somebody else has set the profile under our lock:
-// neither to go on nor to go back would be right without a person.
-func foreign(ctx context.Context, env *phases.Env) error {
+// asValidated looks once more before the first commit step: a host that does not
+// run what was validated goes back. Where somebody else has set the profile
+// under our lock the run is held: neither to go on nor to go back would be right
+// without a person.
+func asValidated(ctx context.Context, env *phases.Env) error {
 	var now agent.Facts
 	if err := env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now); err != nil {
 		return err
+	}
+	if now.System != env.Lane.To.Out {
+		return fmt.Errorf("the host runs %s, not what was validated: it was rebooted or changed since", phases.ShortPath(now.System))
 	}
 	was, is := env.Lane.Current().Profile, now.Profile
 	if is.System == env.Lane.To.Out || is.System == was.System && is.Generation == was.Generation {

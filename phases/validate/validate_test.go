@@ -362,6 +362,10 @@ func TestProfile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := phasetest.Make(t, "h1")
 		env := m.Env()
+		if err := (profile{on}).Do(t.Context(), env); err == nil || !strings.Contains(err.Error(), "not what was validated") {
+			t.Errorf("a host that was rebooted is committed: %v", err)
+		}
+		m.With(func(w *phasetest.World) { w.Facts.System = phasetest.New })
 		if err := (profile{on}).Do(t.Context(), env); err != nil || m.World().Facts.Profile.System != phasetest.New {
 			t.Errorf("%v: %+v", err, m.World().Facts.Profile)
 		}

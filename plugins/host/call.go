@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -110,7 +111,7 @@ func within(ctx context.Context, limit time.Duration, proc *process, ask func(co
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errLimit)
 	defer cancel()
 	err := ask(ctx, proc)
-	if code := status.Code(err); code == codes.Canceled || code == codes.DeadlineExceeded { // the other side saw the end first
+	if ofTime(err) { // the other side saw the end first
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
@@ -120,6 +121,14 @@ func within(ctx context.Context, limit time.Duration, proc *process, ask func(co
 		return errLimit
 	}
 	return err
+}
+
+// ofTime tells whether an error is about the end of a call's time, also one that
+// an operation of ours gave to the plugin, and the plugin to us.
+func ofTime(err error) bool {
+	code := status.Code(err)
+	return code == codes.Canceled || code == codes.DeadlineExceeded ||
+		err != nil && strings.Contains(err.Error(), context.DeadlineExceeded.Error())
 }
 
 // gone says that nobody is there to answer. What a plugin itself answers has

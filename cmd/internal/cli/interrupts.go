@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -22,6 +23,7 @@ type signals struct {
 	stop chan struct{}   // closed: stop after this step
 
 	view    *view.Streams
+	safe    string // what is, when it ends before hosts are changed
 	cancel  context.CancelFunc
 	done    chan struct{}
 	once    sync.Once
@@ -41,6 +43,7 @@ func nothing(*signals)     {}
 var (
 	last      = reaction{"left, with hosts as they are. Go on with: deployer resume; go back with: deployer abort", leave}
 	asPlanned = []reaction{{"stopping; nothing was changed on any host", goBackNow}, last}
+	asTakenUp = []reaction{{"stopping; the run stays as it was", goBackNow}, last}
 	asRun     = []reaction{
 		{"stopping after this step; the run can be resumed, or is done if it only monitors. Once more: go back now", func(s *signals) { close(s.stop) }},
 		{"going back now; once more: leave, with hosts as they are", goBackNow},
@@ -93,7 +96,7 @@ func (s *signals) ended(err error) error {
 	if s.ctx.Err() == nil {
 		return err
 	}
-	return &phases.Failure{Exit: phases.ExitInterrupted, Err: errors.New("stopped by the operator"), Safe: "nothing was changed on any host"}
+	return &phases.Failure{Exit: phases.ExitInterrupted, Err: errors.New("stopped by the operator"), Safe: cmp.Or(s.safe, "nothing was changed on any host")}
 }
 
 func (s *signals) release() { s.once.Do(func() { close(s.done); s.cancel() }) }

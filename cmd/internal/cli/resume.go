@@ -66,6 +66,8 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	}
 	sig := interrupts(ctx, a.Streams)
 	defer sig.release()
+	sig.begin(&asTakenUp)
+	sig.safe = "the run stays as it was"
 	ctx = sig.ctx
 	tools, err := a.tools(ctx, p)
 	if err != nil {
@@ -84,15 +86,21 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	s := &session{human: human, started: time.Now()}
 	defer s.close()
 	found, err := a.own(ctx, s, r, id, o)
-	if err := sig.ended(err); err != nil {
+	if err := sig.ended(notTaken(err)); err != nil {
 		return err
 	}
 	if found.Undoes != "" { // a rollback that did not get to its end
 		s.close()
-		return a.rollback(ctx, found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
+		sig.release()
+		return a.rollback(context.WithoutCancel(ctx), found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
 	}
-	if err := a.rejoin(ctx, s, r, found, o); err != nil {
+	if err := sig.ended(a.rejoin(ctx, s, r, found, o)); err != nil {
 		return err
+	}
+	if !o.abort {
+		if err := sig.ended(r.Restock(ctx)); err != nil {
+			return err
+		}
 	}
 	ask.run = r.ID
 	return a.goOn(ctx, s, r, o, sig)
@@ -113,10 +121,11 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	if r.Dir == nil {
 		return a.rebuild(ctx, s, r, store, id, o)
 	}
-	row, _, err := readRun(r.Dir)
+	row, plan, err := readRun(r.Dir)
 	if err != nil {
 		return nil, err
 	}
+	r.Plan = plan
 	if row.Finished() {
 		return nil, &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is over: %s", row.ID, row.Outcome), Hint: []string{"deployer show " + row.ID}}
 	}
@@ -130,7 +139,32 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 		return nil, err
 	}
 	r.ID = row.ID
-	return row.Run, r.Seize(ctx, log, s.held.Epoch(), o.takeOver)
+	return row.Run, unseized(r.Seize(ctx, log, s.held.Epoch(), o.takeOver), row.Run)
+}
+
+// notTaken is an error of taking a run up: nothing was done, which is not to say
+// that nothing was changed before.
+func notTaken(err error) error {
+	f := phases.AsFailure(err)
+	if err == nil || f.Exit != phases.ExitFailed {
+		return err
+	}
+	again := *f
+	again.Exit, again.Safe = phases.ExitPrecondition, "the run stays as it was"
+	return &again
+}
+
+// unseized is why a run cannot be taken up: with a host that was changed out of
+// reach, nothing is safe by itself.
+func unseized(err error, run *state.Run) error {
+	f := phases.AsFailure(err)
+	if err == nil || f.Exit != phases.ExitPrecondition || !run.Changed {
+		return err
+	}
+	unknown := *f
+	unknown.Exit, unknown.Safe = phases.ExitUnknown, "the run stays as it was"
+	unknown.Hint = append(unknown.Hint, "deployer rollback "+run.ID+" --host NAME   # only the host that answers")
+	return &unknown
 }
 
 // openRun is the run to take up, nil if this machine does not know it.
@@ -140,8 +174,15 @@ func (a *app) openRun(p *runbooks.Project, store *state.Store, id string) (*stat
 		return nil, err
 	}
 	for _, row := range rows {
-		if id == "" && row.Open() || id != "" && strings.HasPrefix(row.ID, strings.ToLower(id)) {
+		if id == "" && row.Open() {
 			return store.Find(row.ID)
+		}
+		if id == "last" || id != "" && strings.HasPrefix(row.ID, strings.ToLower(id)) {
+			d, err := store.Find(id)
+			if err != nil { // more than one
+				err = usage(err, "deployer history")
+			}
+			return d, err
 		}
 	}
 	return nil, nil
@@ -197,14 +238,18 @@ func (a *app) ask(ctx context.Context, r *phases.Run, log *phases.Log, id string
 	}
 	for _, lanes := range known {
 		for _, l := range lanes {
-			match := strings.HasPrefix(l.Run, strings.ToLower(id)) && (id != "" || l.Open() || l.Holder.Run == l.Run || !open && l.Recipe)
-			if match && l.Run > r.ID { // they sort by time
-				r.ID = l.Run
+			fits := l.Open() || l.Holder.Run == l.Run || !open && l.Recipe
+			if !fits || !strings.HasPrefix(l.Run, strings.ToLower(id)) || l.Run == r.ID {
+				continue
 			}
+			if id != "" && r.ID != "" {
+				return usage(fmt.Errorf("cannot tell which run %q is: %s or %s; type more of it", id, r.ID, l.Run))
+			}
+			r.ID = max(r.ID, l.Run) // they sort by time
 		}
 	}
 	if r.ID == "" {
-		return &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("neither this machine nor a host knows %s", cmp.Or(id, "a run that is open")), Hint: []string{"deployer history"}}
+		return &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("neither this machine nor a host knows %s", strings.TrimSpace("an open run "+id)), Hint: []string{"deployer history"}}
 	}
 	r.Lanes = slices.DeleteFunc(r.Lanes, func(l *phases.Lane) bool {
 		knows := slices.ContainsFunc(known[l.Name], func(k agent.Lane) bool { return k.Run == r.ID })
@@ -247,7 +292,7 @@ func (a *app) rejoin(ctx context.Context, s *session, r *phases.Run, found *stat
 	slices.SortFunc(r.Lanes, func(a, b *phases.Lane) int {
 		return cmp.Compare(slices.Index(found.Hosts, a.Name), slices.Index(found.Hosts, b.Name))
 	})
-	return r.Seize(ctx, &phases.Log{Sinks: []phases.Sink{s.human}}, s.held.Epoch(), o.takeOver)
+	return unseized(r.Seize(ctx, &phases.Log{Sinks: []phases.Sink{s.human}}, s.held.Epoch(), o.takeOver), found)
 }
 
 func (a *app) compile(r *phases.Run, found *state.Run) error {

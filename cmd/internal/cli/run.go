@@ -111,7 +111,7 @@ func (a *app) run(ctx context.Context, name string, o *runOptions) error {
 			l.Drop()
 		}
 	}()
-	r.Retry = o.retry
+	r.Rejected = o.retry
 	human := view.NewHuman(a.Streams, zone(p))
 	defer human.Close()
 	ask.human = human

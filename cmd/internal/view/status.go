@@ -54,8 +54,11 @@ func (s *Streams) Status(st Status, zone *time.Location) {
 func (s *Streams) runStatus(b *strings.Builder, lead string, r Row, zone *time.Location) {
 	fmt.Fprintf(b, "%s%s  %s  %s\n", lead, r.ID, r.what(), s.style(bold, resultWord(r)))
 	fmt.Fprintf(b, "          %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04 MST"), fit(Clean(r.By), 40))
-	if r.Now == state.Interrupted && r.Undone == "" {
-		fmt.Fprintf(b, "          its process is gone; undo it: deployer rollback %s\n", r.ID)
+	if r.Now == state.Waiting {
+		b.WriteString(s.wrap("          ", "waits: "+Clean(r.Waits)))
+	}
+	if (r.Now == state.Interrupted || r.Now == state.Waiting) && r.Undone == "" {
+		fmt.Fprintf(b, "          go on: deployer resume %[1]s; go back: deployer abort %[1]s\n", r.ID)
 	}
 	if r.Damage != "" {
 		b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
@@ -90,6 +93,6 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 		note("locked by run %s (%s) since %s", f.Holder.Run, f.Holder.Owner, f.Holder.Since.Format(time.RFC3339))
 	}
 	if f.OpenRun != "" {
-		note("left unfinished: deployer rollback %s", f.OpenRun)
+		note("left unfinished: deployer resume %[1]s, or deployer abort %[1]s", f.OpenRun)
 	}
 }
