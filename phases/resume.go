@@ -149,7 +149,7 @@ func (r *Run) Restock(ctx context.Context) error {
 			if _, err := planner.Plan(ctx, r.envOf(phase.Name, s)); err != nil {
 				return err
 			}
-			if want := r.Plan.host(l.Name).To; l.To.Out != want {
+			if want := r.Plan.Host(l.Name).To; l.To.Out != want {
 				return &Failure{Exit: ExitRefused, Host: l.Name, Err: fmt.Errorf("%s is not on this machine, and the project here makes %s", ShortPath(want), ShortPath(l.To.Out)),
 					Safe: "the run stays as it was", Hint: []string{"deployer abort " + r.ID}}
 			}
@@ -160,7 +160,7 @@ func (r *Run) Restock(ctx context.Context) error {
 
 // lacking finds the lane whose system a step has to make again.
 func (r *Run) lacking(kind string, s Step) (*Lane, Planner, bool) {
-	l, h := r.LaneOf(HostOf(s)), r.Plan.host(HostOf(s))
+	l, h := r.LaneOf(HostOf(s)), r.Plan.Host(HostOf(s))
 	planner, ok := s.(Planner)
 	if kind != "build" || !ok || l == nil || h == nil || h.To == "" || l.Changed() {
 		return nil, nil, false
