@@ -70,7 +70,7 @@ func (a *app) snapshotsListCmd() *cobra.Command {
 func (a *app) snapshotsDiffCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "diff HOST SNAPSHOT", Short: "Show what a restore of a snapshot would do to files", Args: cobra.ExactArgs(2), ValidArgsFunction: a.completeHosts,
-		Long: "SNAPSHOT is a path, the last part of one, or the begin of a UUID, as `snapshots list --json` has them.\nFor this a temporary snapshot is taken on the host, and deleted.",
+		Long: "SNAPSHOT is what `snapshots list` shows, or a path that its JSON has.\nFor this a temporary snapshot is taken on the host, and deleted.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
 				to, err := pick(ctx, r.Lanes[0], args[1:])
@@ -290,9 +290,9 @@ func (a *app) prune(ctx context.Context, r *phases.Run, o *snapshotsOptions) err
 		case a.json && dry == o.dryRun:
 			a.JSONDoc(rows)
 		case !a.json && dry && !o.dryRun:
-			a.toErr().Prune(rows, zone(r.Project))
+			a.toErr().Prune(rows)
 		case !a.json:
-			a.Prune(rows, zone(r.Project))
+			a.Prune(rows)
 		}
 		return nil
 	}

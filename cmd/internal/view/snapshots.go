@@ -22,13 +22,14 @@ type Pruned struct {
 	Snapshots []phases.Kept `json:"snapshots"`
 }
 
-// Snapshots lists them host by host.
+// Snapshots lists them host by host. The begin of the UUID names one to other
+// commands; JSON has the paths.
 func (s *Streams) Snapshots(rows []SnapshotsOf, zone *time.Location) {
 	for i, row := range rows {
 		s.host(i, row.Host, len(row.Snapshots))
-		table := [][]string{{"TAKEN " + time.Now().In(zone).Format("MST"), "OF", "BY", "UUID", "PATH"}}
+		table := [][]string{{"SNAPSHOT", "TAKEN " + time.Now().In(zone).Format("MST"), "OF", "BY"}}
 		for _, snap := range row.Snapshots {
-			table = append(table, []string{taken(snap, zone), Clean(cmp.Or(snap.Source, snap.Origin)), by(snap), snap.UUID[:8], Clean(cmp.Or(snap.Path, snap.Name))})
+			table = append(table, []string{snap.UUID[:8], taken(snap, zone), Clean(cmp.Or(snap.Source, snap.Origin)), by(snap)})
 		}
 		if len(table) > 1 {
 			s.table(table)
@@ -63,23 +64,23 @@ func (s *Streams) Back(host string, list []Data) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", s.style(bold, host))
 	for _, d := range list {
-		fmt.Fprintf(&b, "  %s goes back to %s\n", Clean(cmp.Or(d.Snapshot.Source, d.Snapshot.Origin)), Clean(cmp.Or(d.Snapshot.Path, d.Snapshot.Name)))
+		fmt.Fprintf(&b, "  %s goes back to %s (%s)\n", Clean(cmp.Or(d.Snapshot.Source, d.Snapshot.Origin)), d.Snapshot.UUID[:8], by(d.Snapshot))
 		b.WriteString(Back(d))
 	}
 	s.Printf("%s", b.String())
 }
 
 // Prune says of each snapshot why it is kept or goes, and what became of it.
-func (s *Streams) Prune(rows []Pruned, zone *time.Location) {
+func (s *Streams) Prune(rows []Pruned) {
 	goes := 0
 	for i, row := range rows {
 		s.host(i, row.Host, len(row.Snapshots))
-		table := [][]string{{"", "TAKEN " + time.Now().In(zone).Format("MST"), "OF", "BY", "BECAUSE"}}
+		table := [][]string{{"", "SNAPSHOT", "OF", "BY", "BECAUSE"}}
 		for _, k := range row.Snapshots {
 			if !k.Keep {
 				goes++
 			}
-			table = append(table, []string{fate(k), taken(k.Snapshot, zone), Clean(cmp.Or(k.Source, k.Origin)), by(k.Snapshot), Clean(k.Why)})
+			table = append(table, []string{fate(k), k.UUID[:8], Clean(cmp.Or(k.Source, k.Origin)), by(k.Snapshot), Clean(k.Why)})
 		}
 		if len(table) > 1 {
 			s.table(table)
@@ -94,6 +95,6 @@ func fate(k phases.Kept) string {
 	if k.Keep {
 		return "kept"
 	}
-	word := map[string]string{"freed": "deleted", "later": "deleted, freed later", "gone": "was gone", "refused": "stays"}[k.State]
+	word := map[string]string{"freed": "deleted", "later": "freed later", "gone": "was gone", "refused": "stays"}[k.State]
 	return cmp.Or(word, "goes")
 }
