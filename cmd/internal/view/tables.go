@@ -154,7 +154,7 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 	if r.Undoes != "" {
 		fmt.Fprintf(&b, "  undoes   run %s\n", r.Undoes)
 	}
-	fmt.Fprintf(&b, "  started  %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04:05 MST"), r.By)
+	b.WriteString(s.wrap("  started  ", r.Started.In(zone).Format("2006-01-02 15:04:05 MST")+" by "+r.By))
 	if r.Reason != "" {
 		b.WriteString(s.wrap("  reason   ", r.Reason))
 	}
