@@ -45,19 +45,20 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	before()
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
-	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app")
+	s.production.Enter(t, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service && systemctl start user-of-it")
+	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it")
 	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7"), "verified", "is kept as")
 	before()
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "", "/persist/kept": "new"})
 	s.serves(s.production, "2.0")
-	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app"); again == started {
-		t.Error("the service that uses the subvolume was not stopped")
+	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it"); again == started || again == "0" {
+		t.Errorf("the service that uses the subvolume was not stopped and started: %s", again)
 	}
 	s.says(s.want(0, "show"), "OPS-7", "restored")
 
 	all := s.snapshotsOf(at)
 	replaced := all[len(all)-1]
-	if !replaced.Replaced {
+	if len(all) != 2 || !replaced.Replaced {
 		t.Fatalf("%+v", all)
 	}
 	s.says(s.want(0, "snapshots", "diff", "production", replaced.Path), "comes back", at+"/later")
@@ -127,9 +128,9 @@ func TestLabSnapshotsPrune(t *testing.T) {
 	s.equal("snapshots after a dry run", s.snapshotsOf(at), had)
 	s.says(s.want(10, "snapshots", "prune"), "--yes")
 
-	s.production.Enter(t, "mkdir /mnt/held && mount --bind "+had[1].Path+" /mnt/held")
-	s.says(s.want(0, "snapshots", "prune", "--yes"), "deleted", "stays", "mounted at /mnt/held")
-	s.production.Enter(t, "umount /mnt/held && rmdir /mnt/held && test -d /.snapshots/7/snapshot")
+	s.production.Enter(t, "mkdir /run/held && mount --bind "+had[1].Path+" /run/held")
+	s.says(s.want(0, "snapshots", "prune", "--yes"), "deleted", "stays", "mounted at /run/held")
+	s.production.Enter(t, "umount /run/held && rmdir /run/held && test -d /.snapshots/7/snapshot")
 	s.equal("snapshots after", s.snapshotsOf(at), had[1:])
 	s.want(0, "snapshots", "prune", "--yes")
 	s.equal("snapshots at last", s.snapshotsOf(at), had[2:])
