@@ -131,7 +131,7 @@ func TestChooseReplacesWhatGoesBack(t *testing.T) {
 	}{
 		{[]agent.Snapshot{b}, "restore-data activate start-stopped units"}, {nil, "activate units"}, {[]agent.Snapshot{a, b}, "restore-data activate start-stopped units"},
 	} {
-		l.Choose(c.to)
+		l.Choose(t.Context(), c.to)
 		var got []string
 		for _, op := range l.Recipe.Operations {
 			got = append(got, op.Op)
