@@ -413,6 +413,7 @@ func TestRestoreOfTheRootExchangesOnly(t *testing.T) {
 func TestRestoreOfARootWithTheAgentsFolderIsRefused(t *testing.T) {
 	s := newStock(t, "root")
 	s.sh("mkdir -p srv/root/nix; mkdir -m 700 srv/root/nix/deployer")
+	t.Cleanup(func() { exec.Command("umount", "-l", s.path("srv/root")).Run() }) // the agent has its folder open
 	root := newAgent(Options{Root: s.path("srv/root/nix/deployer"), Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
 	s.take("/srv/root")
 	if v := root.volume("/", root.mounts()); !v.Own {
