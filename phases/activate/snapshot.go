@@ -36,7 +36,7 @@ func (s snapshot) Plan(_ context.Context, env *phases.Env) (phases.Change, error
 	}
 	c := phases.Change{Text: text, Nothing: env.Lane.Unchanged()}
 	root := s.settings.Subvolumes["/"]
-	if root == nil || root.OnRollback == phases.Keep {
+	if c.Nothing || root == nil || root.OnRollback == phases.Keep {
 		return c, nil
 	}
 	switch s.reboot {

@@ -122,8 +122,8 @@ func (w *work) said(r *restoration) string {
 }
 
 // rootDue tells whether a root that the run has put in place waits for the next
-// boot, and after that boot whether it is what runs. A system may make its root
-// anew at each boot, and so put away again what it got back.
+// boot. After that boot it is to be what runs; but a system that makes its root
+// anew at each boot has put away again what it got back.
 func (a *agent) rootDue(run string) (bool, error) {
 	s, err := a.store(false)
 	if err != nil || run == "" {
@@ -137,8 +137,8 @@ func (a *agent) rootDue(run string) (bool, error) {
 			last = r
 		}
 	}
-	if last == nil || last.Boot == a.bootID() {
-		return last != nil, nil
+	if last == nil {
+		return false, nil
 	}
 	w := &work{agent: a, volumes: map[string]*volumes{}}
 	defer w.end()
@@ -149,7 +149,10 @@ func (a *agent) rootDue(run string) (bool, error) {
 			return false, nil
 		}
 	}
-	if err == nil && last.Itself && !w.inPlace(last) {
+	switch {
+	case err == nil && last.Boot == a.bootID():
+		return true, nil
+	case err == nil && last.Itself && !w.inPlace(last):
 		return false, nil
 	}
 	return false, errors.Join(err, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name))

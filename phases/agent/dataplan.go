@@ -191,22 +191,23 @@ func (w *work) aside(v *volumes, r *restoration, m *member) (string, error) {
 	for _, dir := range w.folders(v.FSID) {
 		dirs = append(dirs, w.host(dir))
 	}
-	err := error(&Error{Code: "invalid", Message: "found no folder for what is replaced of /" + m.Name})
-	for _, dir := range dirs {
-		f, e := w.fs.folder(dir, v.FSID, v.tree, subjects)
-		if e != nil {
-			err = e
-			continue
-		}
-		defer f.Close()
-		at, e := v.tree.PathOf(f)
+	name := func(at string) string {
 		name := filepath.Join(at, shorten(r.Began.Format(stampForm)+"-"+r.Run+"-replaced-"+dashed(m.Name)))
 		if lexists(v.proc(name)) || slices.ContainsFunc(r.Members, func(o *member) bool { return o.Aside == name }) {
 			name = filepath.Join(at, shorten(fmt.Sprintf("%s-%d-%s", filepath.Base(name), m.Live, token())))
 		}
-		return name, e
+		return name
 	}
-	return "", err
+	for _, dir := range dirs {
+		f, err := w.fs.folder(dir, v.FSID, v.tree, subjects)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		at, err := v.tree.PathOf(f)
+		return name(at), err
+	}
+	return name(""), nil // the top level, which nothing contains
 }
 
 // affected is the mounts that have to go and come again: those that show a part
