@@ -144,18 +144,16 @@ func (a *agent) rootDue(run string) (bool, error) {
 	defer w.end()
 	runs, err := a.fs.describe(a.root())
 	fsid := a.fsidOf("/")
-	for _, m := range last.Members {
-		if err == nil && m.FSID == fsid && m.Copy == runs.ID {
-			return false, nil
-		}
-	}
+	is := func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID }
 	switch {
-	case err == nil && last.Boot == a.bootID():
+	case err != nil || slices.ContainsFunc(last.Members, is):
+		return false, err
+	case last.Boot == a.bootID():
 		return true, nil
-	case err == nil && last.Itself && !w.inPlace(last):
+	case last.Itself && !w.inPlace(last):
 		return false, nil
 	}
-	return false, errors.Join(err, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name))
+	return false, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name)
 }
 
 // doStart starts what restorations of the run left stopped.
