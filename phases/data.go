@@ -50,14 +50,18 @@ func (l *Lane) GoesBack(s agent.Snapshot) bool {
 // Choose makes the lane's recipe go back to these snapshots and no others. A
 // rollback stores that on the host as soon as it has the lock.
 func (l *Lane) Choose(ctx context.Context, to []agent.Snapshot) {
+	back := agent.WayBack(to)
+	if root := rootOf(l.Recipe.Snapshots); root != nil && rootOf(to) == nil && (l.Trial() || l.putAway(ctx, *root)) {
+		back = append(back, agent.Return(*root))
+	}
+	l.choose(back)
+}
+
+func (l *Lane) choose(back []agent.Operation) {
 	trial := l.Trial()
 	ops := slices.DeleteFunc(slices.Clone(l.Recipe.Operations), func(op agent.Operation) bool {
 		return op.Op == agent.DoData || op.Op == agent.DoStart || op.Op == agent.DoReboot && !trial
 	})
-	back := agent.WayBack(to)
-	if root := rootOf(l.Recipe.Snapshots); root != nil && rootOf(to) == nil && (trial || l.putAway(ctx, *root)) {
-		back = append(back, agent.Return(*root))
-	}
 	ops = Compose(ops, WithBoot(back, l.Recipe.Before))
 	l.chosen = !reflect.DeepEqual(ops, l.Recipe.Operations)
 	l.Recipe.Operations = ops
@@ -116,6 +120,16 @@ func (l *Lane) Returns() []agent.Operation {
 		return nil
 	}
 	return []agent.Operation{agent.Return(*root)}
+}
+
+// GoBackTo makes of the lane one that restores these snapshots and nothing else.
+func (l *Lane) GoBackTo(to []agent.Snapshot) {
+	for i := range to {
+		to[i].Policy = Restore
+	}
+	l.Before = l.Seen
+	l.Recipe = agent.Recipe{Host: l.Name, Before: l.Seen, Snapshots: to}
+	l.choose(agent.WayBack(to))
 }
 
 // ofData says what became of data: as what the replaced state is kept, and what

@@ -77,6 +77,23 @@ func AsFailure(err error) *Failure {
 	return &Failure{Exit: ExitFailed, Err: err}
 }
 
+// At is what kept a command outside of a run from something on a host.
+func At(host string, err error) error {
+	if err == nil {
+		return nil
+	}
+	f := *AsFailure(err)
+	if f.Exit == ExitFailed {
+		f.Exit = ExitPrecondition
+	}
+	var ae *agent.Error
+	if errors.As(err, &ae) && len(f.Hint) == 0 {
+		f.Hint = ae.Hint
+	}
+	f.Host = host
+	return &f
+}
+
 // fenced tells whether err says that another controller has taken over, on a
 // host or in the store.
 func fenced(err error) bool {
