@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"reflect"
@@ -42,17 +43,83 @@ func policies(s *runbooks.Snapshots) string {
 // GoesBack tells whether the lane's recipe restores a snapshot's subvolume.
 func (l *Lane) GoesBack(s agent.Snapshot) bool {
 	return slices.ContainsFunc(l.Recipe.Operations, func(op agent.Operation) bool {
-		return op.Data != nil && slices.ContainsFunc(op.Data.Snapshots, func(o agent.Snapshot) bool { return o.UUID == s.UUID })
+		return op.Data != nil && !op.Data.Itself && slices.ContainsFunc(op.Data.Snapshots, func(o agent.Snapshot) bool { return o.UUID == s.UUID })
 	})
 }
 
 // Choose makes the lane's recipe go back to these snapshots and no others. A
 // rollback stores that on the host as soon as it has the lock.
-func (l *Lane) Choose(to []agent.Snapshot) {
-	ops := slices.DeleteFunc(slices.Clone(l.Recipe.Operations), func(op agent.Operation) bool { return op.Op == agent.DoData || op.Op == agent.DoStart })
-	ops = Compose(ops, agent.WayBack(to))
+func (l *Lane) Choose(ctx context.Context, to []agent.Snapshot) {
+	back := agent.WayBack(to)
+	if root := rootOf(l.Recipe.Snapshots); root != nil && rootOf(to) == nil && (l.Trial() || l.putAway(ctx, *root)) {
+		back = append(back, agent.Return(*root))
+	}
+	l.choose(back)
+}
+
+func (l *Lane) choose(back []agent.Operation) {
+	trial := l.Trial()
+	ops := slices.DeleteFunc(slices.Clone(l.Recipe.Operations), func(op agent.Operation) bool {
+		return op.Op == agent.DoData || op.Op == agent.DoStart || op.Op == agent.DoReboot && !trial
+	})
+	ops = Compose(ops, WithBoot(back, l.Recipe.Before))
 	l.chosen = !reflect.DeepEqual(ops, l.Recipe.Operations)
 	l.Recipe.Operations = ops
+}
+
+// rootOf is the snapshot of the running root, nil if there is none.
+func rootOf(list []agent.Snapshot) *agent.Snapshot {
+	if i := slices.IndexFunc(list, func(s agent.Snapshot) bool { return s.Source == "/" }); i >= 0 {
+		return &list[i]
+	}
+	return nil
+}
+
+// putAway tells whether something else is mounted at / than before the run. The
+// host itself looks again, so a host that does not say counts as one.
+func (l *Lane) putAway(ctx context.Context, root agent.Snapshot) bool {
+	var d agent.Discovery
+	err := l.Call(ctx, agent.OpDiscover, agent.DiscoverArgs{Paths: []string{"/"}}, &d)
+	return err != nil || len(d.Volumes) != 1 || d.Volumes[0].UUID != root.ParentUUID
+}
+
+// WithBoot adds to a way back the boot that another root takes.
+func WithBoot(back []agent.Operation, before agent.Facts) []agent.Operation {
+	if slices.ContainsFunc(back, func(op agent.Operation) bool { return op.Data != nil && rootOf(op.Data.Snapshots) != nil }) {
+		back = append(slices.Clip(back), agent.Operation{Op: agent.DoReboot, System: before.Boot.System, BootID: before.BootID})
+	}
+	return back
+}
+
+// Unasked is what of a way back is taken when nobody is asked. The root, and what is nested in it, goes
+// back by a reboot: only where the runbook says `reboot: auto`.
+func Unasked(back []agent.Operation, policy string, before agent.Facts) []agent.Operation {
+	if policy == "auto" && before.Boot.System != "" {
+		return back
+	}
+	var rest []agent.Snapshot
+	for _, op := range back {
+		if op.Data != nil {
+			rest = append(rest, op.Data.Snapshots...)
+		}
+	}
+	root := rootOf(rest)
+	if root == nil {
+		return back
+	}
+	in := *root
+	return agent.WayBack(slices.DeleteFunc(rest, func(s agent.Snapshot) bool {
+		return s.FSID == in.FSID && (s.Origin == in.Origin || strings.HasPrefix(s.Origin, in.Origin+"/"))
+	}))
+}
+
+// Returns is the undo of a boot of the new system: that may put the root away.
+func (l *Lane) Returns() []agent.Operation {
+	root := rootOf(l.Recipe.Snapshots)
+	if root == nil || l.GoesBack(*root) {
+		return nil
+	}
+	return []agent.Operation{agent.Return(*root)}
 }
 
 // GoBackTo makes of the lane one that restores these snapshots and nothing else.
@@ -62,7 +129,7 @@ func (l *Lane) GoBackTo(to []agent.Snapshot) {
 	}
 	l.Before = l.Seen
 	l.Recipe = agent.Recipe{Host: l.Name, Before: l.Seen, Snapshots: to}
-	l.Choose(to)
+	l.choose(agent.WayBack(to))
 }
 
 // ofData says what became of data: as what the replaced state is kept, and what
@@ -75,8 +142,14 @@ func (r *Runner) ofData(l *Lane, results []agent.Outcome) {
 		}
 	}
 	for _, s := range l.Recipe.Snapshots {
-		if s.Policy == Ask && !l.GoesBack(s) {
-			l.became = append(l.became, fmt.Sprintf("%s: %s stays as the new system left it (on_rollback: ask); as before the run it is in %s", l.Name, s.Source, s.Path))
+		why := "on_rollback: ask"
+		if s.Policy == Restore && r.Run.Undoes == "" {
+			why = "it goes back by a reboot, and the runbook does not say reboot: auto"
+		} else if s.Policy != Ask {
+			continue
+		}
+		if !l.GoesBack(s) {
+			l.became = append(l.became, fmt.Sprintf("%s: %s stays as the new system left it (%s); as before the run it is in %s", l.Name, s.Source, why, s.Path))
 		}
 	}
 	for _, text := range l.became {

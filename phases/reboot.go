@@ -35,6 +35,11 @@ func (l *Lane) Reboots() bool {
 	return slices.ContainsFunc(l.Recipe.Operations, func(op agent.Operation) bool { return op.Op == agent.DoReboot })
 }
 
+// Trial tells whether the new system is, or was, booted once before its commit.
+func (l *Lane) Trial() bool {
+	return slices.ContainsFunc(l.Recipe.Operations, func(op agent.Operation) bool { return op.Op == agent.DoTrial })
+}
+
 // ErrRebooting is the outcome of a reboot that has begun.
 var ErrRebooting = errors.New("the host reboots")
 

@@ -131,7 +131,7 @@ func TestChooseReplacesWhatGoesBack(t *testing.T) {
 	}{
 		{[]agent.Snapshot{b}, "restore-data activate start-stopped units"}, {nil, "activate units"}, {[]agent.Snapshot{a, b}, "restore-data activate start-stopped units"},
 	} {
-		l.Choose(c.to)
+		l.Choose(t.Context(), c.to)
 		var got []string
 		for _, op := range l.Recipe.Operations {
 			got = append(got, op.Op)
@@ -139,6 +139,59 @@ func TestChooseReplacesWhatGoesBack(t *testing.T) {
 		if strings.Join(got, " ") != c.want || l.GoesBack(a) != slices.Contains(sources(c.to), "/a") || l.GoesBack(b) != slices.Contains(sources(c.to), "/b") {
 			t.Errorf("%v: %v", c.to, got)
 		}
+	}
+}
+
+// Another root takes a boot: that of a trial, or one of its own.
+func TestRootGoesBackByABoot(t *testing.T) {
+	root, vm := agent.Snapshot{UUID: "s", ParentUUID: "live", Source: "/", Origin: "root"}, agent.Snapshot{UUID: "v", Source: "/vm", Origin: "root/vm"}
+	data := agent.Snapshot{UUID: "d", Source: "/data", Origin: "rooted"}
+	before := agent.Facts{BootID: "boot-1", Boot: agent.Boot{System: "/old"}}
+	boot := agent.Operation{Op: agent.DoReboot, System: "/old", BootID: "boot-1"}
+	live, trial := []agent.Operation{{Op: agent.DoActivate}}, []agent.Operation{{Op: agent.DoTrial}, boot}
+	for name, c := range map[string]struct {
+		recipe []agent.Operation
+		now    string // the uuid of what is mounted at /
+		to     []agent.Snapshot
+		want   string
+	}{
+		"restored":                   {live, "live", []agent.Snapshot{root, vm}, "restore-data:/,/vm reboot activate start-stopped"},
+		"restored, after a trial":    {trial, "live", []agent.Snapshot{root}, "trial restore-data:/ reboot start-stopped"},
+		"not chosen any more":        {phases.WithBoot(agent.WayBack([]agent.Snapshot{root}), before), "live", nil, ""},
+		"kept":                       {live, "live", []agent.Snapshot{data}, "restore-data:/data activate start-stopped"},
+		"kept, and put away":         {live, "fresh", nil, "restore-data:/:itself reboot activate"},
+		"kept, and perhaps put away": {trial, "live", nil, "trial restore-data:/:itself reboot"},
+	} {
+		m := phasetest.Make(t, "h1")
+		m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {
+			return agent.Discovery{Volumes: []agent.Volume{{UUID: c.now}}}, nil
+		})
+		l := m.Env().Lane
+		l.Recipe = agent.Recipe{Before: before, Snapshots: []agent.Snapshot{root, vm, data}, Operations: phases.Compose(nil, c.recipe)}
+		l.Choose(t.Context(), c.to)
+		var got []string
+		for _, op := range l.Recipe.Operations {
+			s := op.Op
+			if op.Data != nil {
+				s += ":" + strings.Join(sources(op.Data.Snapshots), ",")
+				if op.Data.Itself {
+					s += ":itself"
+				}
+			}
+			got = append(got, s)
+		}
+		if strings.Join(got, " ") != c.want || l.GoesBack(root) != (len(c.to) > 0 && c.to[0].Source == "/") {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	back := agent.WayBack([]agent.Snapshot{root, vm, data})
+	for policy, want := range map[string]int{"auto": 3, "ask": 1, "never": 1} {
+		if got := phases.Unasked(back, policy, before); len(got[0].Data.Snapshots) != want {
+			t.Errorf("%s: %+v", policy, got)
+		}
+	}
+	if got := phases.Unasked(agent.WayBack([]agent.Snapshot{root}), "auto", agent.Facts{}); len(got) != 0 {
+		t.Errorf("without a boot loader: %+v", got)
 	}
 }
 

@@ -32,7 +32,8 @@
 //	/boot/loader/oneshot     the EFI variable LoaderEntryOneShot; bootctl writes it,
 //	                         and shows it where Linux does
 //	/boot/grub/grubenv       GRUB's own; next_entry is honoured once and cleared
-//	panther.keep_root        on an entry's options: this boot keeps its root
+//	panther.keep_root        on an entry's options: this boot keeps its root; with it in
+//	                         boot.kernelParams a system's layout is a persistent root
 //	/.keep-root              at the top of the disk: so does every boot
 //
 // A power loss freezes the host, copies its images and kills it: what was only

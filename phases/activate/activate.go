@@ -29,7 +29,7 @@ func Steps(in *phases.Inputs, host string, allow []string) []phases.Step {
 		dry{phases.On{Lane: host}, again},
 	}
 	if s := in.Project.Snapshots; s != nil && len(s.Subvolumes) > 0 {
-		steps = append(steps, snapshot{on, s})
+		steps = append(steps, snapshot{on, s, again.policy})
 	}
 	steps = append(steps, guard{on, sw.ConfirmWithin}, test{phases.On{Lane: host, Kind: phases.Probe}, allow, again})
 	if again.policy != "never" || again.check != nil {

@@ -236,7 +236,7 @@ func TestSnapshot(t *testing.T) {
 	} {
 		env := phasetest.Make(t, "h1").Env()
 		env.Snapshots = tt.p
-		err := snapshot{on, &runbooks.Snapshots{}}.Do(t.Context(), env)
+		err := snapshot{on, &runbooks.Snapshots{}, "ask"}.Do(t.Context(), env)
 		if tt.want == "" {
 			undo, _ := guard{on, 0}.Undo(t.Context(), env)
 			armed := slices.ContainsFunc(undo, func(op agent.Operation) bool { return op.Op == agent.DoData })
@@ -295,7 +295,7 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 func TestSnapshotNeedsBtrfs(t *testing.T) {
 	env := phasetest.Make(t, "h1").Env()
 	env.Lane.Seen.Space = []agent.Space{{Path: "/persist", FS: "ext4"}, {Path: "/srv", FS: "btrfs"}, {Path: "/boot", FS: "vfat"}}
-	s := snapshot{on, &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {}, "/srv": {}, "/unseen": {}}}}
+	s := snapshot{on, &runbooks.Snapshots{Subvolumes: map[string]*runbooks.Subvolume{"/persist": {}, "/srv": {}, "/unseen": {}}}, "ask"}
 	found := s.Requires(t.Context(), env)
 	if len(found) != 1 || found[0].String() != "h1: a snapshot of /persist is wanted, but it is on ext4, not Btrfs" {
 		t.Errorf("found %v", found)

@@ -28,7 +28,7 @@ func (guard) Skip(_ context.Context, env *phases.Env) (string, error) { return u
 // Undo puts back data and declared files, activates what ran, and starts what was active.
 func (guard) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
 	f := env.Lane.Current()
-	ops := slices.Clone(env.Lane.Data)
+	ops := slices.Clone(phases.WithBoot(env.Lane.Data, f))
 	for _, f := range env.Lane.Files {
 		op := agent.Operation{Op: agent.DoWriteFile, Path: f.Path, Digest: f.Digest, Mode: f.Mode, Owner: f.Owner, Content: f.Content}
 		switch {

@@ -136,14 +136,14 @@ func (r reboot) Skip(ctx context.Context, env *phases.Env) (string, error) {
 }
 
 // Undo takes the choice of the next boot back; a host that has booted meanwhile
-// boots its old default again.
+// boots its old default again, from the root that it had.
 func (r reboot) Undo(_ context.Context, env *phases.Env) ([]agent.Operation, error) {
 	f := env.Lane.Current()
 	b := f.Boot
-	return []agent.Operation{
-		{Op: agent.DoTrial, Boot: &b},
-		{Op: agent.DoReboot, System: b.System, BootID: f.BootID},
-	}, nil
+	return append(env.Lane.Returns(),
+		agent.Operation{Op: agent.DoTrial, Boot: &b},
+		agent.Operation{Op: agent.DoReboot, System: b.System, BootID: f.BootID},
+	), nil
 }
 
 // Do may be done again at any time: the boot id tells whether it has happened.

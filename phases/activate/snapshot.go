@@ -3,6 +3,7 @@ package activate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,6 +20,7 @@ import (
 type snapshot struct {
 	phases.On
 	settings *runbooks.Snapshots
+	reboot   string // the policy: the root goes back by a reboot
 }
 
 func (snapshot) Name() string { return "snapshot" }
@@ -32,7 +34,20 @@ func (s snapshot) Plan(_ context.Context, env *phases.Env) (phases.Change, error
 			text += "; meanwhile paused: " + strings.Join(units, ", ")
 		}
 	}
-	return phases.Change{Text: text, Nothing: env.Lane.Unchanged()}, nil
+	c := phases.Change{Text: text, Nothing: env.Lane.Unchanged()}
+	root := s.settings.Subvolumes["/"]
+	if c.Nothing || root == nil || root.OnRollback == phases.Keep {
+		return c, nil
+	}
+	switch s.reboot {
+	case "auto":
+		c.Text += "; a rollback that puts / back reboots the host, its own guard too"
+	case "never":
+		return c, phases.Precondition(errors.New("/ goes back by a reboot only, and the runbook says `reboot: never`"), "# in deployer.yaml: /: keep", "# or in the runbook's switch: reboot: ask")
+	default:
+		c.Text += "; / goes back by a reboot: `deployer rollback` does that, a rollback by itself leaves / as it is (reboot: ask)"
+	}
+	return c, nil
 }
 
 func (snapshot) Skip(_ context.Context, env *phases.Env) (string, error) { return unchanged(env), nil }
@@ -70,6 +85,7 @@ func (s snapshot) Do(ctx context.Context, env *phases.Env) error {
 	if err := check(set, recipe); err != nil {
 		return err
 	}
+	recipe = phases.Unasked(recipe, s.reboot, l.Current())
 	l.Recipe.Snapshots, l.Data = set.Snapshots, recipe
 	env.Facts(struct {
 		agent.SnapshotSet
@@ -92,7 +108,7 @@ func check(set agent.SnapshotSet, recipe []agent.Operation) error {
 		}
 	}
 	for _, op := range recipe {
-		ok := op.Op == agent.DoStart || op.Op == agent.DoData && op.Data != nil &&
+		ok := op.Op == agent.DoStart || op.Op == agent.DoData && op.Data != nil && !op.Data.Itself &&
 			!slices.ContainsFunc(op.Data.Snapshots, func(s agent.Snapshot) bool { return !taken[s.UUID] })
 		if !ok {
 			b, _ := json.Marshal(op)

@@ -29,6 +29,7 @@ type restoration struct {
 	Mounts  []lost    `json:"mounts,omitempty"` // what is unmounted meanwhile, in the order of mounting
 	Units   []string  `json:"units,omitempty"`  // what was active and is stopped meanwhile
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
+	Boot    string    `json:"boot,omitempty"`   // in which that was done
 	Began   time.Time `json:"began"`
 }
 
@@ -51,6 +52,7 @@ type member struct {
 	Copy   uint64            `json:"copy,omitempty"`
 	Nested map[uint64]string `json:"nested,omitempty"` // what moves along
 	Source string            `json:"source"`
+	From   string            `json:"from,omitempty"` // it is no copy of UUID, but that itself, which was here
 }
 
 // lost is a mount that has to come back.
@@ -83,12 +85,15 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 	r := load[restoration](s, file)
 	w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
 	defer w.end()
-	if r != nil && (r.State == dataDone || r.State == dataStays) && w.inPlace(r) {
+	if r != nil && (r.State == dataDone || r.State == dataStays) && (w.inPlace(r) || r.Reboot && r.Boot != a.bootID()) {
 		return effect{already: true, message: w.said(r)}, w.finish(ctx, r)
 	}
 	if r == nil || r.State != dataBegun {
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
 			return effect{}, err
+		}
+		if len(r.Members) == 0 {
+			return effect{already: true}, nil
 		}
 		if err := s.writeJSON(file, r); err != nil {
 			return effect{}, err
@@ -114,6 +119,41 @@ func (w *work) said(r *restoration) string {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
 	}
 	return text
+}
+
+// rootDue tells whether a root that the run has put in place waits for the next
+// boot. After that boot it is to be what runs; but a system that makes its root
+// anew at each boot has put away again what it got back.
+func (a *agent) rootDue(run string) (bool, error) {
+	s, err := a.store(false)
+	if err != nil || run == "" {
+		return false, nil
+	}
+	var last *restoration
+	files, _ := s.names("runs/" + run)
+	for _, name := range files {
+		r := load[restoration](s, runFile(run, name))
+		if strings.HasPrefix(name, "data-") && r != nil && r.Reboot && (r.State == dataStays || r.State == dataDone) && (last == nil || r.Began.After(last.Began)) {
+			last = r
+		}
+	}
+	if last == nil {
+		return false, nil
+	}
+	w := &work{agent: a, volumes: map[string]*volumes{}}
+	defer w.end()
+	runs, err := a.fs.describe(a.root())
+	fsid := a.fsidOf("/")
+	is := func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID }
+	switch {
+	case err != nil || slices.ContainsFunc(last.Members, is):
+		return false, err
+	case last.Boot == a.bootID():
+		return true, nil
+	case last.Itself && !w.inPlace(last):
+		return false, nil
+	}
+	return false, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name)
 }
 
 // doStart starts what restorations of the run left stopped.
@@ -245,6 +285,9 @@ func (a *agent) start(ctx context.Context, units []string) error {
 func (w *work) prepare(v *volumes, m *member) error {
 	if m.Copy != 0 && (v.id(m.Name) == m.Copy || v.id(m.Aside) == m.Copy) {
 		return nil
+	}
+	if m.From != "" {
+		return rename(v, m.From, m.Aside)
 	}
 	f, info, err := v.find(Snapshot{UUID: m.UUID, Path: m.Source})
 	if err != nil {
@@ -378,6 +421,9 @@ func (w *work) takeBack(ctx context.Context, r *restoration) error {
 		err = w.each(r, false, func(v *volumes, m *member) error {
 			if id := v.id(m.Aside); id == 0 || id != m.Copy {
 				return nil
+			}
+			if m.From != "" {
+				return rename(v, m.Aside, m.From)
 			}
 			return btrfs.DestroyID(v.top.File, m.Copy)
 		})

@@ -377,7 +377,8 @@ func TestRestoreOfTheRootExchangesOnly(t *testing.T) {
 	isCode(t, err, "invalid") // beside, never inside
 	s.take("/srv/root")
 	held, _ := os.Open(s.path("srv/root/f"))
-	out := root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}})
+	op := Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
+	out := root.apply(t.Context(), "r-1", op)
 	if out.State != opDone || !strings.Contains(out.Message, "reboot") {
 		t.Fatalf("%+v", out)
 	}
@@ -393,8 +394,113 @@ func TestRestoreOfTheRootExchangesOnly(t *testing.T) {
 		t.Error("the two roots have a folder each")
 	}
 	held.Close()
+	if due, err := root.rootDue("r-1"); !due || err != nil {
+		t.Errorf("a boot is due: %t %v", due, err)
+	}
+	s.file("srv/root/proc/sys/kernel/random/boot_id", "another\n") // a boot, from what was replaced
+	if due, err := root.rootDue("r-1"); due || err == nil || !strings.Contains(err.Error(), "runs from another root") {
+		t.Errorf("%t %v", due, err)
+	}
 	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the boot
 	s.is("old", "/srv/root")
+	s.file("srv/root/proc/sys/kernel/random/boot_id", "another\n")
+	if due, err := root.rootDue("r-1"); due || err != nil {
+		t.Errorf("after the boot: %t %v", due, err)
+	}
+	if out := root.apply(t.Context(), "r-1", op); out.State != opAlready {
+		t.Errorf("after the boot: %+v", out)
+	}
+}
+
+// A restore would take back what the agent remembers.
+func TestRestoreOfARootWithTheAgentsFolderIsRefused(t *testing.T) {
+	s := newStock(t, "root")
+	s.sh("mkdir -p srv/root/nix; mkdir -m 700 srv/root/nix/deployer")
+	t.Cleanup(func() { exec.Command("umount", "-l", s.path("srv/root")).Run() }) // the agent has its folder open
+	root := newAgent(Options{Root: s.path("srv/root/nix/deployer"), Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
+	s.take("/srv/root")
+	if v := root.volume("/", root.mounts()); !v.Own {
+		t.Errorf("%+v", v)
+	}
+	s.refused(root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots}}), "is no subvolume of its own")
+	s.is("new", "/srv/root")
+}
+
+// putAway is a boot of a layout that makes its root anew; the agent runs on that.
+func (s *stock) putAway() (root *agent, op Operation) {
+	s.t.Helper()
+	s.sh("btrfs -q subvolume create srv/root/nested; echo mine > srv/root/nested/file")
+	s.take("/srv/root")
+	s.sh(`umount srv/root; mkdir -p disk/old_roots; mv disk/root disk/old_roots/root-1; btrfs -q subvolume create disk/root
+		btrfs -q subvolume create disk/root/nested; echo fresh > disk/root/f; mount -o subvol=root %s srv/root`, s.device())
+	s.file("srv/root/proc/sys/kernel/random/boot_id", "of the new system\n")
+	root = newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
+	return root, Return(s.set.Snapshots[0])
+}
+
+func TestRootThatWasPutAwayComesBackItself(t *testing.T) {
+	s := newStock(t, "root")
+	root, op := s.putAway()
+	live, _ := btrfs.Describe(s.path("disk/old_roots/root-1"))
+	out := root.apply(t.Context(), "r-1", op)
+	if is, _ := btrfs.Describe(s.path("disk/root")); out.State != opDone || is.UUID != live.UUID || exists(s.path("disk/old_roots/root-1")) {
+		t.Fatalf("%+v", out)
+	}
+	s.is("new", "/disk/root") // as it was when it was put away
+	if s.read("disk/root/nested/file") != "mine\n" {
+		t.Error("what was nested in it is lost")
+	}
+	kept := s.kept()
+	if len(kept) != 1 || s.read(strings.TrimPrefix(kept[0].Path, s.dir)+"/f") != "fresh\n" {
+		t.Errorf("kept: %+v", kept)
+	}
+	if due, err := root.rootDue("r-1"); !due || err != nil {
+		t.Errorf("a boot is due: %t %v", due, err)
+	}
+	s.sh("umount srv/root; mv disk/root disk/old_roots/root-2; btrfs -q subvolume create disk/root; mount -o subvol=root %s srv/root", s.device())
+	s.file("srv/root/proc/sys/kernel/random/boot_id", "of a system that puts it away again\n")
+	if due, err := root.rootDue("r-1"); due || err != nil {
+		t.Errorf("after the boot: %t %v", due, err)
+	}
+	if out := root.apply(t.Context(), "r-1", op); out.State != opAlready || !exists(s.path("disk/old_roots/root-2")) {
+		t.Errorf("the next boot's business was undone: %+v", out)
+	}
+}
+
+func TestRootThatCouldNotComeBackStaysPutAway(t *testing.T) {
+	s := newStock(t, "root")
+	root, op := s.putAway()
+	root.Moment = func(at string) {
+		if at == "cleared" {
+			s.sh("mv disk/root disk/moved")
+		}
+	}
+	if out := root.apply(t.Context(), "r-1", op); out.State != opFailed || !exists(s.path("disk/old_roots/root-1/nested/file")) {
+		t.Errorf("%+v", out)
+	}
+	root.Moment = nil
+	s.sh("mv disk/moved disk/root")
+	s.done(root.apply(t.Context(), "r-1", op))
+	s.is("new", "/disk/root")
+}
+
+// Who keeps a root keeps it: what a restore replaced does not come back, and
+// what is in its place is left alone.
+func TestRootThatNobodyPutAwayIsLeftAlone(t *testing.T) {
+	s := newStock(t, "root")
+	root := newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
+	s.take("/srv/root")
+	op := Return(s.set.Snapshots[0])
+	if out := root.apply(t.Context(), "r-1", op); out.State != opAlready {
+		t.Errorf("in its place: %+v", out)
+	}
+	s.done(root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots}}))
+	if out := root.apply(t.Context(), "r-2", op); out.State != opAlready {
+		t.Errorf("replaced by a restore: %+v", out)
+	}
+	s.is("old", "/disk/root")
+	op.Data.Snapshots[0].ParentUUID = "gone"
+	s.refused(root.apply(t.Context(), "r-2", op), "not there any more: what is left of it is")
 }
 
 func TestSetInterruptedIsTakenAgain(t *testing.T) {

@@ -26,9 +26,16 @@ func (w *work) plan(_ context.Context, run string, d Data) (*restoration, error)
 		if err != nil {
 			return nil, err
 		}
-		m, err := w.member(v, s, r)
+		member := w.member
+		if d.Itself {
+			member = w.itself
+		}
+		m, err := member(v, s, r)
 		if err != nil {
 			return nil, err
+		}
+		if m == nil {
+			continue
 		}
 		r.Members = append(r.Members, m)
 	}
@@ -43,6 +50,11 @@ func (w *work) plan(_ context.Context, run string, d Data) (*restoration, error)
 		for _, m := range own {
 			r.Mounts = append(r.Mounts, lost{m, v.FSID})
 			r.Reboot = r.Reboot || m.Path == w.root()
+		}
+	}
+	for _, m := range r.Members {
+		if w.ownIn(m.FSID, m.Live) {
+			return nil, invalid("cannot restore /%s: %s lies in it, and is no subvolume of its own that would move along", m.Name, w.Root)
 		}
 	}
 	if r.Reboot { // nothing can be unmounted from below a running system
@@ -72,6 +84,34 @@ func (w *work) member(v *volumes, s Snapshot, r *restoration) (*member, error) {
 		if err := w.live(v, m); err != nil {
 			return nil, err
 		}
+	}
+	m.Aside, err = w.aside(v, r, m)
+	return m, err
+}
+
+// itself is a subvolume that somebody has put away since a snapshot was taken of
+// it, with all that is nested in it. Where a restore of ours did that, what
+// replaced it is wanted.
+func (w *work) itself(v *volumes, s Snapshot, r *restoration) (*member, error) {
+	if w.made()[s.ParentUUID].Replaced {
+		return nil, nil
+	}
+	name := strings.Trim(s.Origin, "/")
+	id, found := v.tree.Find(s.ParentUUID)
+	if !found {
+		return nil, &Error{Code: "not-found", Message: fmt.Sprintf("what was /%s before the run (%s) is not there any more: what is left of it is %s", name, s.ParentUUID, s.Path),
+			Hint: []string{"# from the controller: deployer rollback " + r.Run + " --data restore --subvolume " + s.Source}}
+	}
+	at, err := v.tree.Path(id)
+	if err != nil || at == name {
+		return nil, err
+	}
+	m := &member{FSID: s.FSID, Name: name, UUID: s.ParentUUID, Source: "/" + at, Copy: id, From: at, Live: v.id(name)}
+	if m.Live != 0 {
+		if err := w.live(v, m); err != nil {
+			return nil, err
+		}
+		m.Nested = nil // it has its own
 	}
 	m.Aside, err = w.aside(v, r, m)
 	return m, err
@@ -151,22 +191,23 @@ func (w *work) aside(v *volumes, r *restoration, m *member) (string, error) {
 	for _, dir := range w.folders(v.FSID) {
 		dirs = append(dirs, w.host(dir))
 	}
-	err := error(&Error{Code: "invalid", Message: "found no folder for what is replaced of /" + m.Name})
-	for _, dir := range dirs {
-		f, e := w.fs.folder(dir, v.FSID, v.tree, subjects)
-		if e != nil {
-			err = e
-			continue
-		}
-		defer f.Close()
-		at, e := v.tree.PathOf(f)
+	name := func(at string) string {
 		name := filepath.Join(at, shorten(r.Began.Format(stampForm)+"-"+r.Run+"-replaced-"+dashed(m.Name)))
 		if lexists(v.proc(name)) || slices.ContainsFunc(r.Members, func(o *member) bool { return o.Aside == name }) {
 			name = filepath.Join(at, shorten(fmt.Sprintf("%s-%d-%s", filepath.Base(name), m.Live, token())))
 		}
-		return name, e
+		return name
 	}
-	return "", err
+	for _, dir := range dirs {
+		f, err := w.fs.folder(dir, v.FSID, v.tree, subjects)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		at, err := v.tree.PathOf(f)
+		return name(at), err
+	}
+	return name(""), nil // the top level, which nothing contains
 }
 
 // affected is the mounts that have to go and come again: those that show a part
@@ -206,7 +247,8 @@ func (v *volumes) shows(m mount, r *member) bool {
 // refuses, with their names, what only a person can end.
 func (w *work) clear(ctx context.Context, r *restoration) error {
 	if r.Reboot {
-		return w.store.writeJSON(w.file, r) // the copies' ids
+		r.Boot = w.bootID()
+		return w.store.writeJSON(w.file, r) // with the copies' ids
 	}
 	mounts := make([]mount, len(r.Mounts))
 	for i, m := range r.Mounts {

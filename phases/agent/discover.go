@@ -106,7 +106,7 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 		v.Problem = path + " holds the active swap file " + v.Swap + ": it cannot be snapshotted"
 	}
 	if v.Root {
-		v.ByID = a.mountedByID(v.ID)
+		v.ByID, v.Own = a.mountedByID(v.ID), a.ownIn(v.FSID, v.ID)
 	}
 	dev := mountOf(mounts, a.host(path)).Dev
 	for _, m := range mounts {
@@ -115,6 +115,18 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 		}
 	}
 	return v
+}
+
+// ownIn tells whether a subvolume itself holds the agent's folder.
+func (a *agent) ownIn(fsid string, id uint64) bool {
+	f, err := a.fs.Open(a.Root)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	info, err := a.fs.Get(f)
+	at, err2 := a.fs.FSID(f)
+	return errors.Join(err, err2) == nil && info.ID == id && at == fsid && !a.fs.IsRoot(f)
 }
 
 func problemOf(path string, err error) string {

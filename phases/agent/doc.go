@@ -62,6 +62,9 @@
 //     RestoreRefusesWithTheNamesOfWhoHoldsIt,
 //     RestoreStopsWhoUsesItAndStartsExactlyThose,
 //     RestoreMovesNestedSubvolumesAlong, RestoreWithAFullDisk.
+//   - RestoreOfTheRootExchangesOnly: the recipe's reboot does the rest, and looks
+//     after it whether the host runs from it. RootThatWasPutAwayComesBackItself:
+//     a layout that makes its root anew is undone by giving the old one its name.
 //   - DeleteGuard: only what the agent wrote down that it made.
 //   - NoDataIsNeverOK, EveryProbeEnds.
 //   - FactsScriptOnlyReads: planning changes nothing on a host.

@@ -55,6 +55,12 @@ func dataHint(d *Data) []string {
 	list := []string{"# stop what uses these subvolumes and unmount them first"}
 	for _, s := range d.Snapshots {
 		top, live := "/run/deployer-top", quote("/run/deployer-top/"+s.Origin)
+		if d.Itself {
+			list = append(list, "mkdir -p "+top+"; mount -o subvolid=5 UUID="+quote(s.FSID)+" "+top,
+				"btrfs subvolume list -u "+top+" | grep "+quote(s.ParentUUID)+"   # if its path is not "+quote(s.Origin)+":",
+				"mv -T -- "+live+" "+quote(top+"/"+s.Origin+".replaced")+"; mv -T -- "+top+"/PATH "+live, "umount "+top)
+			continue
+		}
 		list = append(list, "mkdir -p "+top+"; mount -o subvolid=5 UUID="+quote(s.FSID)+" "+top,
 			"mv -T -- "+live+" "+quote(top+"/"+s.Origin+".replaced"), "btrfs subvolume snapshot "+quote(top+"/"+s.Name)+" "+live,
 			"# subvolumes that were nested in it are in .replaced now: mv each to its place", "umount "+top)

@@ -80,7 +80,7 @@ func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func(
 	var dir *os.File
 	err := error(&Error{Code: "invalid", Message: "found no folder for the temporary snapshot of a preview"})
 	for _, at := range a.folders(v.FSID) {
-		if dir, err = a.fs.folder(a.host(at), v.FSID, v.tree, []uint64{id}); err == nil {
+		if dir, err = a.fs.folder(a.host(at), v.FSID, v.tree, a.takenAlong(at, []uint64{id})); err == nil {
 			break
 		}
 	}

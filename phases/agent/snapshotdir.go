@@ -34,7 +34,7 @@ func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64, 
 		dirs = a.folders(s.fsid) // the wanted folder is another file system's of the set
 	}
 	for _, dir := range dirs {
-		if s.dir, err = a.fs.folder(a.host(dir), s.fsid, tree, subjects[s.fsid]); err == nil {
+		if s.dir, err = a.fs.folder(a.host(dir), s.fsid, tree, a.takenAlong(dir, subjects[s.fsid])); err == nil {
 			break
 		}
 	}
@@ -74,7 +74,7 @@ func (a *agent) folders(fsid string) []string {
 		list = append(list, "/.snapshots/deployer")
 	}
 	if a.Prefix == "" && a.fsidOf(a.Root) == fsid {
-		list = append(list, filepath.Join(a.Root, "snapshots"))
+		list = append(list, a.ownSnapshots())
 	}
 	for _, m := range readMounts("/proc/self/mountinfo") {
 		at, ours := strings.CutPrefix(m.Path, a.Prefix)
@@ -84,6 +84,17 @@ func (a *agent) folders(fsid string) []string {
 	}
 	slices.SortStableFunc(tops, func(x, y string) int { return lastRoot(x) - lastRoot(y) })
 	return append(list, tops...)
+}
+
+func (a *agent) ownSnapshots() string { return filepath.Join(a.Root, "snapshots") }
+
+// takenAlong is the subjects that a restore would take a folder along with. The
+// agent's own subvolume moves on when the one that it is nested in is replaced.
+func (a *agent) takenAlong(dir string, subjects []uint64) []uint64 {
+	if _, err := a.fs.describe(a.Root); err == nil && dir == a.ownSnapshots() {
+		return nil
+	}
+	return subjects
 }
 
 // lastRoot is a folder's place in the order: the length of its name, and / last.

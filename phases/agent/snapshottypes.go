@@ -27,6 +27,7 @@ type Volume struct {
 	Default  bool     `json:"default,omitempty"`  // what mounts without subvol= get
 	ByID     []string `json:"by_id,omitempty"`    // files that mount it by subvolid=: a restore would not reach them
 	Swap     string   `json:"swap,omitempty"`     // an active swap file in it
+	Own      bool     `json:"own,omitempty"`      // deployer's folder is a plain one in it: a restore would take back its memory
 	Mounts   []Mount  `json:"mounts,omitempty"`   // where it, or a part of it, is mounted
 	Nested   []string `json:"nested,omitempty"`   // subvolumes below it: a snapshot leaves them empty
 	FS       string   `json:"fs"`                 // file system type, and its id below
@@ -116,7 +117,8 @@ type Snapshot struct {
 // Origin say what becomes what.
 type Data struct {
 	Snapshots []Snapshot `json:"snapshots"`
-	Stay      bool       `json:"stay,omitempty"` // leave stopped what was stopped, for start-stopped
+	Itself    bool       `json:"itself,omitempty"` // not a copy: the subvolume that the snapshot was taken of gets its name again
+	Stay      bool       `json:"stay,omitempty"`   // leave stopped what was stopped, for start-stopped
 }
 
 // WayBack goes back to snapshots: before and after what ran then is activated.
@@ -125,6 +127,11 @@ func WayBack(to []Snapshot) []Operation {
 		return nil
 	}
 	return []Operation{{Op: DoData, Data: &Data{Snapshots: to, Stay: true}}, {Op: DoStart}}
+}
+
+// Return gives a root that a boot of another layout has put away its name again.
+func Return(root Snapshot) Operation {
+	return Operation{Op: DoData, Data: &Data{Snapshots: []Snapshot{root}, Itself: true, Stay: true}}
 }
 
 // PreviewArgs asks what would go back. Max bounds the list of files.

@@ -189,15 +189,20 @@ func (a *agent) endTrial(ctx context.Context, stays string) (effect, error) {
 }
 
 // doReboot starts the machine again, unless it booted the system already, or is
-// still in the boot that is the one to go back to. It is never done by itself:
+// still in the boot that is the one to go back to, and no root of the run waits
+// for a boot. It is never done by itself:
 // that the machine booted is seen from outside, after it. A restore that it ends
 // is begun again after the boot: what was done is done already then.
-func (a *agent) doReboot(ctx context.Context, _ string, op Operation) (effect, error) {
+func (a *agent) doReboot(ctx context.Context, run string, op Operation) (effect, error) {
 	top, err := a.toplevel(op)
 	if err != nil {
 		return effect{}, err
 	}
-	if a.resolve("/run/booted-system") == a.resolve(top) || a.bootID() == op.BootID {
+	due, err := a.rootDue(run)
+	if err != nil {
+		return effect{}, err
+	}
+	if !due && (a.resolve("/run/booted-system") == a.resolve(top) || a.bootID() == op.BootID) {
 		return effect{already: true}, nil
 	}
 	b, m, err := a.loader()

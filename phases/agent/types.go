@@ -329,7 +329,7 @@ const (
 	DoTrial     = "trial"         // System, Boot: the next boot alone starts System, later ones Boot.System as before; without System: no trial any more
 	DoData      = "restore-data"  // Data: subvolumes become what they were in snapshots; what they replace is kept
 	DoStart     = "start-stopped" // starts what restore-data stopped and left so
-	DoReboot    = "reboot"        // System: unless it is what was booted, or the boot is still BootID; seen from outside, never done by itself
+	DoReboot    = "reboot"        // System: unless it is what was booted, or the boot is still BootID, and no restored root waits for it; seen from outside, never done by itself
 )
 
 // Operation is one typed operation with exact ids and paths, never "the

@@ -134,7 +134,7 @@ func (boot) Do(ctx context.Context, env *phases.Env) error {
 	if rec.Code != 0 {
 		return &phases.Failure{Exit: phases.ExitFailed, Err: fmt.Errorf("the boot loader could not be written (exit code %d)", rec.Code), Output: out[max(0, len(out)-20):]}
 	}
-	if l.Reboots() { // its trial has served
+	if l.Trial() { // that has served
 		end := agent.Operation{Op: agent.DoTrial, Boot: &agent.Boot{Loader: l.Current().Boot.Loader, System: l.To.Out}}
 		if _, err := l.Apply(ctx, end); err != nil {
 			return err

@@ -69,7 +69,7 @@ func unrestorable(v agent.Volume) (why []string) {
 			why = append(why, v.Path+" cannot be restored: "+fmt.Sprintf(format, args...))
 		}
 	}
-	add(v.Path == "/", "it is the running root, and its exchange at a boot is not built in this version: use on_rollback: keep")
+	add(v.Own, "deployer's folder on the host lies in it: make that a subvolume of its own")
 	add(v.Name == "", "it is the top level, which has no name that could be exchanged: use on_rollback: keep")
 	add(v.Default, "it is the default subvolume; btrfs subvolume set-default 5 %s", v.Path)
 	add(len(v.ByID) > 0, "%s mounts it by subvolid=: use subvol=/%s there", strings.Join(v.ByID, ", "), v.Name)

@@ -34,7 +34,7 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 				back = append(back, s)
 			}
 		}
-		l.Choose(back)
+		l.Choose(ctx, back)
 	}
 	for _, at := range o.subvolumes {
 		if !known[at] {

@@ -127,6 +127,7 @@ let
         preSwitch = if config.lab.preSwitchCheck.fail then "false" else "true";
         loader = if config.lab.bootloader.fail then "fail" else if config.boot.loader.grub.enable then "grub" else "systemd-boot";
         limit = toString config.boot.loader.configurationLimit;
+        kernelParams = toString config.boot.kernelParams;
         fault = toString config.lab.fault.exit;
         inhibitors = builtins.toJSON config.system.switch.inhibitors;
         initInterface = config.lab.initInterface;
@@ -152,7 +153,7 @@ let
       printf %s "$system" > $out/system
       printf %s "$initInterface" > $out/init-interface-version
       printf %s "$inhibitors" > $out/switch-inhibitors
-      echo "console=ttyS0 root=LABEL=nixos" > $out/kernel-params
+      echo "console=ttyS0 root=LABEL=nixos $kernelParams" > $out/kernel-params
       ${concatAttrs (n: top: "ln -s ${top} $out/specialisation/${n}") specialisations}
       echo "{\"org.nixos.bootspec.v1\":{\"init\":\"$out/init\",\"initrd\":\"$initrd/initrd\",\"kernel\":\"$kernel/bzImage\",\"kernelParams\":[],\"label\":\"NixOS $version\",\"system\":\"$system\",\"toplevel\":\"$out\"}}" > $out/boot.json
     '';

@@ -2,6 +2,7 @@
 { label }: {
   networking = { hostName = ""; extraHosts = ""; firewall.dropAll = false; };
   system = { stateVersion = "25.05"; nixos.version = "25.05.lab.${label}"; switch.inhibitors = { }; };
+  boot.kernelParams = [ ]; # panther.keep_root: a system whose root is persistent
   boot.loader = { grub.enable = false; configurationLimit = 100; };
   pantherOS.serverImpermanence.enable = false;
   services.openssh = { enable = true; ports = [ 22 ]; extraConfig = ""; };
