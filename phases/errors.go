@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -75,6 +76,22 @@ func AsFailure(err error) *Failure {
 		return f
 	}
 	return &Failure{Exit: ExitFailed, Err: err}
+}
+
+// Hints are those that an error carries, from wherever it came.
+func Hints(err error) []string {
+	var f *Failure
+	var he *host.Error
+	var ae *agent.Error
+	switch {
+	case errors.As(err, &f):
+		return f.Hint
+	case errors.As(err, &he):
+		return he.Hint
+	case errors.As(err, &ae):
+		return ae.Hint
+	}
+	return nil
 }
 
 // fenced tells whether err says that another controller has taken over, on a

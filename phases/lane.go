@@ -212,6 +212,15 @@ func (l *Lane) run(ctx context.Context, stdin io.Reader, args ...string) error {
 	return err
 }
 
+// ByRoot is what root types once on a host without deployer-host.nix.
+func ByRoot(user, address string) []string {
+	return []string{
+		"deployer debug launcher | ssh root@" + address + " '" + strings.ReplaceAll(agent.InstallLauncher, "\n", "; ") + "'",
+		"# and in the host's configuration: security.sudo.extraRules = [{ users = [\"" + user + "\"]; commands = [{ command = \"" + agent.LauncherPath + "\"; options = [\"NOPASSWD\"]; }]; }];",
+		"# or both, and a guard that outlives a reboot, by a module for hosts: deployer init --module",
+	}
+}
+
 // stream is an agent's process as a ReadWriteCloser. An agent ends when its input
 // does; one that hangs is ended a little later.
 type stream struct {

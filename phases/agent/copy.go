@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,6 +26,13 @@ type Copy struct {
 	At      string `json:"at,omitempty"`      // on the backup host
 	Settled uint64 `json:"settled,omitempty"` // the copy's own last change, when it was complete
 	Problem string `json:"problem,omitempty"` // why it cannot be relied on; empty: it is complete
+	Partial bool   `json:"partial,omitempty"` // what was cut short: the next copy deletes it
+}
+
+// Set is what the copies of one set have in common: the time in their names.
+func (c Copy) Set() string {
+	stamp, _, _ := strings.Cut(filepath.Base(c.Path), "-")
+	return stamp
 }
 
 // SendArgs names a snapshot, and another one that the receiver has as well.

@@ -70,7 +70,7 @@ func (a *agent) copies(_ context.Context, args CopiesArgs) ([]Copy, error) {
 	}
 	if parts, _ := filepath.Glob(v.own + "/" + receivingName + "*/*"); len(parts) > 0 && !v.disk.held("lock") {
 		for _, at := range parts {
-			list = append(list, Copy{At: at, Problem: "a partial copy: its transfer was cut short"})
+			list = append(list, Copy{At: at, Partial: true, Problem: "a partial copy: its transfer was cut short"})
 		}
 	}
 	slices.SortStableFunc(list, func(x, y Copy) int { return x.Created.Compare(y.Created) })

@@ -256,7 +256,7 @@ func TestCheckFromController(t *testing.T) {
 	defer srv.Close()
 	l := phases.NewLane(&runbooks.Host{Name: "h1", Address: "h1"}, nil)
 	c := &runbooks.Check{Kind: "http", HTTP: srv.URL, From: "controller", Status: http.StatusTeapot, When: "status == 418", Timeout: 5 * time.Second}
-	if s, err := Look(t.Context(), l, c, time.Second); err != nil || !s.OK {
+	if s, err := Look(t.Context(), &phases.Env{Lane: l}, c, time.Second); err != nil || !s.OK {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

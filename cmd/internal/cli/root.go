@@ -78,7 +78,7 @@ fails, and undoes a finished run with one command.`,
 	})
 	c.SetUsageTemplate(examplesFirst(c.UsageTemplate()))
 	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.resumeCmd(), a.abortCmd(), a.unlockCmd(), a.statusCmd(), a.doctorCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
-		a.reportCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
+		a.reportCmd(), a.snapshotsCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
 	for _, sub := range c.Commands() {
 		sub.Args = inOurWords(sub.Args)
 	}

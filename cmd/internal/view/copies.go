@@ -1,0 +1,60 @@
+package view
+
+import (
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases/backup"
+)
+
+// Sent prints the copies that were made.
+func (s *Streams) Sent(list []backup.Sent) {
+	if len(list) == 0 {
+		return
+	}
+	rows := [][]string{{"HOST", "SUBVOLUME", "COPIED", "TRANSFERRED", "TOOK", "COPY"}}
+	for _, c := range list {
+		how := "in full"
+		if !c.Since.IsZero() {
+			how = "changes"
+		}
+		rows = append(rows, []string{c.Host, Clean(c.Subvolume), how, Bytes(c.Bytes), Duration(c.Took), Clean(c.At)})
+	}
+	s.table(rows)
+	for _, c := range list {
+		for _, why := range c.Later {
+			s.Notef("note: an earlier snapshot of %s stays on %s for now: %s\n", Clean(c.Subvolume), c.Host, Clean(why))
+		}
+	}
+}
+
+// Chains prints what the backup host has, and what is wrong with it.
+func (s *Streams) Chains(list []backup.Chain, now time.Time, zone *time.Location) {
+	rows := [][]string{{"HOST", "SUBVOLUME", "TAKEN", "AGE", "STATE", "COPY"}}
+	var b strings.Builder
+	for _, c := range list {
+		for _, x := range c.Copies {
+			taken, age, state := "", "", "complete"
+			if !x.Created.IsZero() {
+				taken, age = x.Created.In(zone).Format("2006-01-02 15:04:05"), Duration(now.Sub(x.Created).Seconds())
+			}
+			switch {
+			case x.Partial:
+				state = "partial"
+			case x.Problem != "":
+				state = "unusable"
+			case c.Parent(x):
+				state = "complete, the next starts from it"
+			}
+			rows = append(rows, []string{c.Host, Clean(x.Source), taken, age, state, Clean(x.At)})
+		}
+		for _, f := range c.Wrong {
+			b.WriteString(s.wrap(s.style(red, "wrong: "), f.String()))
+			s.hints(&b, f.Hint)
+		}
+	}
+	if len(rows) > 1 {
+		s.table(rows)
+	}
+	s.Printf("%s", b.String())
+}

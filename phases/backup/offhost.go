@@ -1,0 +1,285 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
+	"github.com/hbohlen/deployer/runbooks"
+)
+
+// Vault is the backup host, reached: it keeps copies of snapshots of other
+// hosts, each chain in PATH/HOST.
+type Vault struct {
+	*phases.Lane
+	conf       runbooks.OffHost
+	subvolumes []string
+	dir        string // where hosts keep their snapshots; empty: they choose
+}
+
+// Open reaches the project's backup host as any other one.
+func Open(ctx context.Context, r *phases.Run) (*Vault, error) {
+	p := r.Project
+	if p.Backup == nil || p.Backup.OffHost == nil {
+		return nil, &phases.Failure{Exit: phases.ExitUsage, Err: fmt.Errorf("%s names no backup host", p.File),
+			Hint: []string{"# in deployer.yaml: backup: {off-host: {address: backup.example.net, path: /srv/backup, subvolumes: [/persist]}}"}}
+	}
+	v := &Vault{conf: *p.Backup.OffHost, subvolumes: p.Backup.OffHost.Subvolumes}
+	if p.Snapshots != nil {
+		v.dir = p.Snapshots.Dir
+		if len(v.subvolumes) == 0 {
+			v.subvolumes = slices.Sorted(maps.Keys(p.Snapshots.Subvolumes))
+		}
+	}
+	v.Lane = phases.NewLane(&runbooks.Host{Name: v.conf.Address, Address: v.conf.Address, User: v.conf.User}, r.Agents)
+	if err := v.reach(ctx, r); err != nil {
+		v.Drop()
+		return nil, phases.Precondition(fmt.Errorf("the backup host: %w", err), phases.Hints(err)...)
+	}
+	return v, nil
+}
+
+func (v *Vault) reach(ctx context.Context, r *phases.Run) error {
+	if err := r.Reach(ctx, v.Lane); err != nil {
+		return err
+	}
+	if user, root := v.Host.Login(); !root && !v.Seen.Launcher {
+		return phases.Precondition(fmt.Errorf("%s is not root on %s, and there is no launcher for the agent", user, v.Name), phases.ByRoot(user, v.conf.Address)...)
+	}
+	return nil
+}
+
+// Chain is what the backup host has of one host.
+type Chain struct {
+	Host    string           `json:"host"`
+	Backup  string           `json:"backup"`  // host and folder
+	Copies  []agent.Copy     `json:"copies"`  // oldest first
+	Parents []string         `json:"parents"` // uuids of those that the next one can start from
+	Wrong   []phases.Finding `json:"wrong"`
+}
+
+// look adds which copies the next one can start from.
+func (c *Chain) look(ctx context.Context, r *phases.Run, src *phases.Lane) error {
+	if err := r.Reach(ctx, src); err != nil {
+		return err
+	}
+	return src.Call(ctx, agent.OpParents, slices.DeleteFunc(slices.Clone(c.Copies), broken), &c.Parents)
+}
+
+func (v *Vault) copies(ctx context.Context, name string) (Chain, error) {
+	c := Chain{Host: name, Backup: v.Name + ":" + v.conf.Path, Wrong: []phases.Finding{}}
+	return c, v.Call(ctx, agent.OpCopies, agent.CopiesArgs{Path: v.conf.Path, Host: name}, &c.Copies)
+}
+
+func broken(c agent.Copy) bool { return c.Problem != "" }
+
+// newest is the newest complete copy of a subvolume, with all that is nested in it.
+func (c Chain) newest(subvolume string) *agent.Copy {
+	for i, last := range slices.Backward(c.Copies) {
+		lacks := func(other agent.Copy) bool {
+			return broken(other) && other.Set() == last.Set() && within(other.Source, subvolume)
+		}
+		if last.Source == subvolume && !broken(last) && !slices.ContainsFunc(c.Copies, lacks) {
+			return &c.Copies[i]
+		}
+	}
+	return nil
+}
+
+func within(path, top string) bool {
+	return path == top || strings.HasPrefix(path, strings.TrimSuffix(top, "/")+"/")
+}
+
+// parent is the newest copy that both ends have.
+func (c Chain) parent(s agent.Snapshot) agent.Copy {
+	for _, last := range slices.Backward(c.Copies) {
+		if last.Source == s.Source && last.FSID == s.FSID && c.Parent(last) {
+			return last
+		}
+	}
+	return agent.Copy{}
+}
+
+// Sent is one copy that was made.
+type Sent struct {
+	Host      string    `json:"host"`
+	Subvolume string    `json:"subvolume"`
+	At        string    `json:"at"`              // on the backup host
+	Since     time.Time `json:"since,omitzero"`  // of the snapshot that it starts from; zero: a full copy
+	Bytes     int64     `json:"bytes"`           // that went over the wire
+	Took      float64   `json:"took"`            // seconds
+	Later     []string  `json:"later,omitempty"` // why earlier snapshots stay on the host for now
+}
+
+// Send takes a set of a host's declared subvolumes and copies it. What is nested
+// goes first: where a declared subvolume's copy is, those of its set are.
+func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say func(string)) (done []Sent, err error) {
+	c, err := v.copies(ctx, src.Name)
+	if err == nil {
+		err = c.look(ctx, r, src)
+	}
+	var set []agent.Copy
+	if err == nil {
+		args := agent.SnapshotArgs{Dir: v.dir, Stamp: r.Now().UTC().Format("20060102T150405Z"), Paths: v.subvolumes}
+		err = src.Call(ctx, agent.OpBackup, args, &set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(set, func(a, b agent.Copy) int {
+		return cmp.Compare(strings.Count(b.Source, "/"), strings.Count(a.Source, "/"))
+	})
+	for _, next := range set {
+		parent := c.parent(next.Snapshot)
+		how := "all of it"
+		if parent.UUID != "" {
+			how = "what changed since " + parent.Set()
+		}
+		say(fmt.Sprintf("%s: copying %s to %s, %s", src.Name, next.Source, c.Backup, how))
+		sent, err := v.copy(ctx, src, next, parent)
+		if err != nil {
+			return done, fmt.Errorf("cannot copy %s to %s: %w", next.Source, c.Backup, err)
+		}
+		var old []agent.Deleted
+		if err := src.Call(ctx, agent.OpCopied, next, &old); err != nil {
+			return done, err
+		}
+		for _, d := range old {
+			if d.State == "refused" {
+				sent.Later = append(sent.Later, d.Why)
+			}
+		}
+		done = append(done, sent)
+	}
+	return done, nil
+}
+
+// copy pipes one snapshot from host to host through this process, which keeps
+// nothing of it. Where one end dies, the other is told by the end of the pipe.
+func (v *Vault) copy(ctx context.Context, src *phases.Lane, c, parent agent.Copy) (Sent, error) {
+	sent, began := Sent{Host: src.Name, Subvolume: c.Source, Since: parent.Created}, time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	to, err := v.Verb(ctx, "receive", text(agent.ReceiveArgs{Copy: c, Path: v.conf.Path, Host: src.Name}))
+	if err != nil {
+		return sent, err
+	}
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	from, err := src.Verb(sending, "send", text(agent.SendArgs{FSID: c.FSID, UUID: c.UUID, Parent: parent.UUID}))
+	if err != nil {
+		return sent, err
+	}
+	sent.Bytes, err = io.Copy(to, from)
+	if err != nil { // the receiver is gone, and says why
+		stop()
+	}
+	lost := ended(from.Wait())
+	_ = to.CloseWrite()
+	got, err := answer(to)
+	sent.At, sent.Took = got.At, time.Since(began).Seconds()
+	if err != nil && lost != nil && sending.Err() == nil {
+		err = lost // the receiver only says that the stream ended
+	}
+	return sent, err
+}
+
+func text(v any) string {
+	b, _ := json.Marshal(v) // nothing in it can fail
+	return string(b)
+}
+
+// ended is why a program did not end well.
+func ended(res host.Result, err error) error {
+	if err == nil && res.Code != 0 {
+		err = fmt.Errorf("%s (exit code %d)", strings.TrimSpace(string(res.Stderr)), res.Code)
+	}
+	return err
+}
+
+// answer is what the receiver says of the copy.
+func answer(p host.Process) (c agent.Copy, err error) {
+	var res agent.Response
+	err = json.NewDecoder(p).Decode(&res)
+	if failed := ended(p.Wait()); failed != nil {
+		return c, failed
+	}
+	switch {
+	case err != nil:
+		return c, fmt.Errorf("the receiver did not say how it ended: %w", err)
+	case res.Error != nil:
+		return c, res.Error
+	}
+	return c, json.Unmarshal(res.Result, &c)
+}
+
+// Verify looks at both ends of a host's copies and finds what is wrong.
+func (v *Vault) Verify(ctx context.Context, r *phases.Run, src *phases.Lane) (Chain, error) {
+	c, err := v.copies(ctx, src.Name)
+	if err != nil {
+		return c, err
+	}
+	send := "deployer snapshots send --host " + src.Name
+	wrong := func(what string, hint ...string) {
+		c.Wrong = append(c.Wrong, phases.Finding{Host: src.Name, What: what, Hint: hint})
+	}
+	away := c.look(ctx, r, src)
+	if away != nil {
+		wrong("where the next copy would start cannot be told: " + away.Error())
+	}
+	for _, x := range c.Copies {
+		if x.Partial {
+			wrong(x.At+": "+x.Problem, send+"   # deletes it")
+		} else if broken(x) {
+			wrong(x.At+": "+x.Problem, fmt.Sprintf("ssh %s btrfs subvolume delete %q   # it is no backup; or move it elsewhere", v.conf.Address, x.At))
+		}
+	}
+	for _, path := range v.subvolumes {
+		switch last := c.newest(path); {
+		case last == nil:
+			wrong("there is no complete copy of "+path, send)
+		case away == nil && !c.Parent(*last):
+			wrong("the snapshot of "+path+" that was copied last is not there any more: the next copy is a full one", send)
+		}
+	}
+	return c, nil
+}
+
+// Parent tells whether the next copy can start from this one.
+func (c Chain) Parent(x agent.Copy) bool { return slices.Contains(c.Parents, x.UUID) }
+
+// Sample is the look of a check: the age of the oldest of the newest copies.
+func Sample(ctx context.Context, r *phases.Run, name string) agent.Sample {
+	v, err := Open(ctx, r)
+	if err != nil {
+		return agent.Sample{Detail: err.Error()}
+	}
+	defer v.Drop()
+	c, err := v.copies(ctx, name)
+	if err != nil {
+		return agent.Sample{Detail: "the backup host: " + err.Error()}
+	}
+	s := agent.Sample{OK: true, Detail: "no subvolumes are declared for it", Values: map[string]float64{}}
+	for _, path := range v.subvolumes {
+		last := c.newest(path)
+		if last == nil {
+			return agent.Sample{Detail: fmt.Sprintf("%s has no complete copy of %s of %s", c.Backup, path, name)}
+		}
+		if age := r.Now().Sub(last.Created); age.Seconds() >= s.Values["age_seconds"] {
+			s.Values["age_seconds"] = age.Seconds()
+			s.Detail = fmt.Sprintf("the newest copy of %s on %s, %s, is %s old", path, c.Backup, filepath.Base(last.At), age.Round(time.Second))
+		}
+	}
+	s.OK = len(s.Values) > 0
+	return s
+}
