@@ -55,6 +55,16 @@ func (l *Lane) Choose(to []agent.Snapshot) {
 	l.Recipe.Operations = ops
 }
 
+// GoBackTo makes of the lane one that restores these snapshots and nothing else.
+func (l *Lane) GoBackTo(to []agent.Snapshot) {
+	for i := range to {
+		to[i].Policy = Restore
+	}
+	l.Before = l.Seen
+	l.Recipe = agent.Recipe{Host: l.Name, Before: l.Seen, Snapshots: to}
+	l.Choose(to)
+}
+
 // ofData says what became of data: as what the replaced state is kept, and what
 // stays because nobody was asked.
 func (r *Runner) ofData(l *Lane, results []agent.Outcome) {

@@ -78,20 +78,25 @@ func AsFailure(err error) *Failure {
 	return &Failure{Exit: ExitFailed, Err: err}
 }
 
-// Hints are those that an error carries, from wherever it came.
-func Hints(err error) []string {
-	var f *Failure
-	var he *host.Error
-	var ae *agent.Error
-	switch {
-	case errors.As(err, &f):
-		return f.Hint
-	case errors.As(err, &he):
-		return he.Hint
-	case errors.As(err, &ae):
-		return ae.Hint
+// At is what kept a command outside of a run from something on a host.
+func At(name string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	f := *AsFailure(err)
+	if f.Exit == ExitFailed {
+		f.Exit = ExitPrecondition
+	}
+	var ae *agent.Error
+	if errors.As(err, &ae) && len(f.Hint) == 0 {
+		f.Hint = ae.Hint
+	}
+	var he *host.Error
+	if errors.As(err, &he) && len(f.Hint) == 0 {
+		f.Hint = he.Hint
+	}
+	f.Host = name
+	return &f
 }
 
 // fenced tells whether err says that another controller has taken over, on a

@@ -90,7 +90,7 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 // in time, in that run's name.
 func (l *Lane) settle(ctx context.Context, run, owner string, as state.Status) error {
 	of := &Lane{Name: l.Name, Host: l.Host, Seen: l.Seen, agents: l.agents, client: l.client}
-	if err := of.take(ctx, run, owner); err != nil {
+	if err := of.take(ctx, run, owner, true); err != nil {
 		return err
 	}
 	return of.Call(ctx, agent.OpClose, agent.Closing{Run: run, Outcome: string(as)}, nil)
@@ -115,15 +115,16 @@ func (l *Lane) relock(ctx context.Context) error {
 	return held(l.Call(ctx, agent.OpLock, l.holder, nil))
 }
 
-// take takes the host's lock in the name of a run that is to be undone.
-func (l *Lane) take(ctx context.Context, run, owner string) error {
-	return l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: "rollback", Take: true, Force: true})
+// take takes the host's lock in the name of a run that is to be undone, also
+// where that is another than the one that was left open there.
+func (l *Lane) take(ctx context.Context, run, owner string, force bool) error {
+	return l.register(ctx, agent.LockArgs{Run: run, Owner: owner, Reason: "rollback", Take: true, Force: force})
 }
 
 // takeAsSeen is take for a host that must still run what was shown to whoever
 // agreed to the rollback.
-func (l *Lane) takeAsSeen(ctx context.Context, run, owner string) error {
-	if err := l.take(ctx, run, owner); err != nil {
+func (l *Lane) takeAsSeen(ctx context.Context, r *Run) error {
+	if err := l.take(ctx, r.subject(), r.Owner, r.Undoes != ""); err != nil {
 		return err
 	}
 	var now agent.Facts
@@ -134,6 +135,7 @@ func (l *Lane) takeAsSeen(ctx context.Context, run, owner string) error {
 		return &Failure{Exit: ExitRefused, Err: fmt.Errorf("%s ran %s a moment ago and runs %s now", l.Name, ShortPath(l.Seen.System), ShortPath(now.System))}
 	}
 	if l.chosen {
+		l.Recipe.Run = r.subject()
 		return l.Call(ctx, agent.OpRecipePut, l.Recipe, nil)
 	}
 	return nil

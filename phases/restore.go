@@ -153,13 +153,14 @@ func (r *Runner) takenOver(l *Lane, err error) bool {
 	return true
 }
 
-// Restore is restore for a run that undoes an earlier one.
+// Restore is restore for a run that undoes an earlier one, or is nothing but a
+// restore of data.
 func (r *Runner) Restore(ctx context.Context) *Outcome {
 	o := newOutcome()
 	r.tell(ctx)
 	r.state(state.Restoring)
 	for _, l := range slices.Backward(r.Run.Lanes) {
-		if err := l.takeAsSeen(ctx, r.Run.Undoes, r.Run.Owner); err != nil {
+		if err := l.takeAsSeen(ctx, r.Run); err != nil {
 			return r.refused(ctx, o, l, err)
 		}
 	}

@@ -27,18 +27,25 @@ func (r *Run) Room(ctx context.Context, l *Lane, h *PlanHost) (found []Finding, 
 		if store && h != nil && h.Diff != nil {
 			closure = uint64(max(h.Diff.Missing, 0))
 		}
-		floor := min(roomMost, f.Total/20)
-		short := func(kind string, free, unallocated, need uint64) {
-			if free+unallocated < need {
-				found = append(found, Finding{Host: l.Name, Hint: []string{"ssh " + l.Conf.Address + " btrfs filesystem usage /nix", "ssh " + l.Conf.Address + " nix-collect-garbage --dry-run"},
-					What: fmt.Sprintf("%s has no room for this run's %s: %d MiB free and %d MiB not allocated, %d MiB are needed (the new system is %d MiB)",
-						f.Device, kind, free>>20, unallocated>>20, need>>20, closure>>20)})
-			}
+		for _, what := range lacking(f, closure) {
+			found = append(found, Finding{Host: l.Name, What: what, Hint: []string{"deployer snapshots prune", "ssh " + l.Conf.Address + " btrfs filesystem usage /nix", "ssh " + l.Conf.Address + " nix-collect-garbage --dry-run"}})
 		}
-		short("data", less(f.DataSize, f.Data), f.Unallocated, floor+closure)
-		short("metadata", less(f.MetadataSize, f.Metadata+f.Reserve), f.Unallocated/max(f.Copies, 1), floor/4)
 	}
 	return found, nil
+}
+
+// lacking says of what a file system has too little, beside what is to come.
+func lacking(f agent.Filesystem, closure uint64) (lacks []string) {
+	floor := min(roomMost, f.Total/20)
+	short := func(kind string, free, unallocated, need uint64) {
+		if free+unallocated < need {
+			lacks = append(lacks, fmt.Sprintf("%s has no room for a run's %s: %d MiB free and %d MiB not allocated, %d MiB are needed (the new system is %d MiB)",
+				f.Device, kind, free>>20, unallocated>>20, need>>20, closure>>20))
+		}
+	}
+	short("data", less(f.DataSize, f.Data), f.Unallocated, floor+closure)
+	short("metadata", less(f.MetadataSize, f.Metadata+f.Reserve), f.Unallocated/max(f.Copies, 1), floor/4)
+	return lacks
 }
 
 func less(a, b uint64) uint64 { return a - min(a, b) }

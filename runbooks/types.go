@@ -47,6 +47,7 @@ type Snapshots struct {
 type Keep struct {
 	GoodRuns   int `yaml:"good_runs" rule:"min=1"`
 	FailedDays int `yaml:"failed_days" rule:"min=1"`
+	Most       int `yaml:"most" rule:"min=1"` // sets of a host
 }
 
 // Subvolume is one declared subvolume; `/persist: keep` is short for

@@ -82,6 +82,9 @@ var (
 	lastID   atomic.Int64
 )
 
+// NewID names what is done under a host's lock and is no run.
+func NewID() string { return newID(now()) }
+
 // newID is 48 bits of milliseconds and 40 random ones: ids sort as their times
 // do, and after all that this process made before.
 func newID(t time.Time) string {

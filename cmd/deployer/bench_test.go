@@ -33,7 +33,7 @@ func TestBench(t *testing.T) {
 	for _, m := range []struct {
 		name string
 		run  func()
-	}{{"steps", b.steps}, {"ansible", b.ansible}, {"switches", b.switches}, {"restores", b.restores}, {"guards", b.guards}, {"upload", b.upload}, {"startup", b.startup}} {
+	}{{"steps", b.steps}, {"ansible", b.ansible}, {"switches", b.switches}, {"restores", b.restores}, {"guards", b.guards}, {"upload", b.upload}, {"startup", b.startup}, {"sets", b.sets}, {"down", b.down}} {
 		if only := os.Getenv("DEPLOYER_BENCH"); only == "1" || only == m.name {
 			m.run()
 		}

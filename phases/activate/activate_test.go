@@ -269,11 +269,11 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 		{"roomy", roomy, ""},
 		{"data is in chunks that are not full", with(func(f *agent.Filesystem) { f.Unallocated, f.MetadataSize = 1<<20, 4*gib }), ""},
 		{"for the closure", with(func(f *agent.Filesystem) { f.Data = 60 * gib; f.Unallocated = 3 * gib }),
-			"h1: /dev/sda has no room for this run's data: 0 MiB free and 3072 MiB not allocated, 6144 MiB are needed (the new system is 4096 MiB)"},
+			"h1: /dev/sda has no room for a run's data: 0 MiB free and 3072 MiB not allocated, 6144 MiB are needed (the new system is 4096 MiB)"},
 		{"metadata is full, df says there is room", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata = 1<<20, 2*gib }),
-			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
+			"h1: /dev/sda has no room for a run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
 		{"what is the kernel's alone", with(func(f *agent.Filesystem) { f.Unallocated, f.Metadata, f.Reserve = 1<<20, gib, gib }),
-			"h1: /dev/sda has no room for this run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
+			"h1: /dev/sda has no room for a run's metadata: 0 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 4096 MiB)"},
 	} {
 		m := phasetest.Make(t, "h1")
 		m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {

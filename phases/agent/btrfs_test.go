@@ -33,11 +33,13 @@ func disk(t *testing.T, names ...string) *host {
 	return h
 }
 
+var diskSize int64 = 256 << 20
+
 func mountBtrfs(t *testing.T, at string) {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk.img")
 	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 256<<20))
+	must(t, os.Truncate(image, diskSize))
 	must(t, os.MkdirAll(at, 0o755))
 	for _, args := range [][]string{{"mkfs.btrfs", "-q", image}, {"mount", "-o", "loop", image, at}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {

@@ -63,7 +63,7 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Copy, error) {
 		return nil, err
 	}
 	args.Run = backupRun
-	if err := a.cutShort(s, args.Stamp); err != nil {
+	if err := a.tidy(s, args.Stamp); err != nil {
 		return nil, err
 	}
 	set, err := a.snapshot(ctx, args)
@@ -88,15 +88,19 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Copy, error) {
 	return list, nil
 }
 
-// cutShort deletes what earlier sets have left whose agent was killed.
-func (a *agent) cutShort(s *store, stamp string) error {
+// tidy deletes what earlier sets have left whose agent was killed, and forgets
+// those of which nothing is there any more.
+func (a *agent) tidy(s *store, stamp string) error {
 	files, err := s.names("runs/" + backupRun)
 	for _, file := range files {
 		r := load[setRecord](s, runFile(backupRun, file))
-		if !strings.HasPrefix(file, "set-") || r == nil || r.Done || r.Args.Stamp == stamp {
+		if !strings.HasPrefix(file, "set-") || r == nil || r.Args.Stamp == stamp {
 			continue
 		}
-		err = errors.Join(err, a.leftovers(r), s.remove(runFile(backupRun, file)))
+		there := func(snap Snapshot) bool { return lexists(snap.Path) }
+		if err = errors.Join(err, a.leftovers(r)); err == nil && !slices.ContainsFunc(r.Set.Snapshots, there) {
+			err = s.remove(runFile(backupRun, file))
+		}
 	}
 	return err
 }
@@ -119,21 +123,7 @@ func (a *agent) copied(ctx context.Context, c Copy) ([]Deleted, error) {
 		}
 		old.Snapshots = append(old.Snapshots, was)
 	}
-	list, err := a.deleteSnapshots(ctx, old)
-	return list, errors.Join(err, a.forgetSets(s))
-}
-
-// forgetSets removes the record of sets of which nothing is there any more.
-func (a *agent) forgetSets(s *store) error {
-	files, err := s.names("runs/" + backupRun)
-	for _, file := range files {
-		r := load[setRecord](s, runFile(backupRun, file))
-		gone := func(snap Snapshot) bool { return !lexists(snap.Path) }
-		if strings.HasPrefix(file, "set-") && r != nil && r.Done && !slices.ContainsFunc(r.Set.Snapshots, func(snap Snapshot) bool { return !gone(snap) }) {
-			err = errors.Join(err, s.remove(runFile(backupRun, file)))
-		}
-	}
-	return err
+	return a.deleteSnapshots(ctx, old)
 }
 
 // parents are those copies whose source is there still, as it was when it was sent.

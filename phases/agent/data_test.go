@@ -572,6 +572,12 @@ func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
 	if p, _ := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Max: 1}); len(p.Lost) != 1 || p.Counts[0] != 2 {
 		t.Errorf("%+v", p)
 	}
+	s.done(s.restore(false))
+	p, err = s.preview(t.Context(), PreviewArgs{Snapshot: s.kept()[0]}) // which is writable
+	must(t, err)
+	if !slices.Equal(p.Coming, []string{"big", "later"}) || !slices.Equal(p.Lost, []string{"deleted"}) || len(s.beside()) != 2 {
+		t.Errorf("%+v, %q", p, s.beside())
+	}
 }
 
 func TestFilesComeOutOfASnapshot(t *testing.T) {

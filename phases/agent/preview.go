@@ -24,12 +24,18 @@ const (
 // preview says what a restore would do to files. The live subvolume changes
 // while it is read, so a snapshot of it is compared, and deleted again.
 func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err error) {
+	var dones []func() error
+	defer func() {
+		for _, done := range dones {
+			err = errors.Join(err, done())
+		}
+	}()
 	v, err := a.volumes(args.Snapshot.FSID)
 	if err != nil {
 		return p, err
 	}
 	defer v.close()
-	then, _, err := v.find(args.Snapshot)
+	then, was, err := v.find(args.Snapshot)
 	if err != nil {
 		return p, err
 	}
@@ -39,23 +45,31 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 		return p, err
 	}
 	defer live.Close()
-	info, err := btrfs.Get(live)
+	is, err := btrfs.Get(live)
 	if err != nil {
 		return p, err
 	}
-	now := live
-	if !info.ReadOnly {
-		var done func() error
-		if now, done, err = a.temporary(v, live, info.ID); err != nil {
-			return p, err
+	still := func(f *os.File, info btrfs.Info) *os.File {
+		if info.ReadOnly || err != nil {
+			return f
 		}
-		p.Temporary = now.Name()
-		defer func() { err = errors.Join(err, done()) }()
+		var t *os.File
+		var done func() error
+		if t, done, err = a.temporary(v, f, info.ID); err != nil {
+			return f
+		}
+		p.Temporary, f = t.Name(), t
+		dones = append(dones, done)
+		return f
 	}
-	diff, err := btrfs.Compare(then, now)
+	now, before := still(live, is), still(then, was) // what a restore has replaced is writable too
+	if err != nil {
+		return p, err
+	}
+	diff, err := btrfs.Compare(before, now)
 	p.tell(diff, cmp.Or(args.Max, previewMax))
 	if args.Pins && err == nil {
-		diff, err = btrfs.Compare(now, then)
+		diff, err = btrfs.Compare(now, before)
 		p.Pinned = diff.Bytes
 	}
 	return p, err

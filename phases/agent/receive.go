@@ -122,8 +122,8 @@ func (a *agent) receive(ctx context.Context, text string) error {
 }
 
 func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err error) {
-	if err := a.elsewhere(args); err != nil {
-		return c, err
+	if args.Copy.FSID == a.fsidOf(args.Path) {
+		return c, invalid("%s is on the file system that %s is on: what lies there is no backup", args.Path, args.Copy.Source)
 	}
 	v, err := a.vault(args.Path, args.Host, true)
 	if err != nil {
@@ -154,14 +154,6 @@ func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err 
 		return c, err
 	}
 	return v.settle(temp, name, args.Copy)
-}
-
-// elsewhere refuses a copy to the file system that it is to protect from the loss of.
-func (a *agent) elsewhere(args ReceiveArgs) error {
-	if args.Copy.FSID == a.fsidOf(args.Path) {
-		return invalid("%s is on the file system that %s is on: what lies there is no backup", args.Path, args.Copy.Source)
-	}
-	return nil
 }
 
 // runReceive runs btrfs-progs, confined to its folder: the stream comes from

@@ -65,6 +65,12 @@ func (a *agent) recipeGet(_ context.Context, ref RunRef) (r Recipe, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &Error{Code: "not-found", Message: "this host has no recipe of run " + ref.Run}
 	}
+	if err != nil {
+		return r, err
+	}
+	if c := closingOf(s, ref.Run); c != nil && c.Outcome == Released {
+		err = &Error{Code: "released", Message: "the way back of run " + ref.Run + " was given up when its snapshots were pruned"}
+	}
 	return r, err
 }
 
@@ -72,12 +78,15 @@ func (a *agent) recipeGet(_ context.Context, ref RunRef) (r Recipe, err error) {
 // lane that was committed, since it can still be undone, and of a stuck one,
 // which still has to be; those of others go.
 func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
-	if !slices.Contains([]string{"committed", "restored", "stuck", "untouched"}, c.Outcome) {
+	if !slices.Contains([]string{"committed", "restored", "stuck", "untouched", Released}, c.Outcome) {
 		return c, invalid("a lane cannot end as %s", c.Outcome)
 	}
 	s, err := a.runStore(c.Run)
 	if err != nil {
 		return c, err
+	}
+	if was := closingOf(s, c.Run); c.Outcome == Released && (was == nil || was.Outcome == "stuck") {
+		return c, invalid("run %s is open on this host: its way back is not released", c.Run)
 	}
 	c.Round = roundOf(s, c.Run)
 	if err := a.reject(s, c); err != nil {

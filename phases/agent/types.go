@@ -306,12 +306,16 @@ type RunRef struct {
 // Closing says how a lane ended. A closed lane no longer blocks other runs.
 type Closing struct {
 	Run      string `json:"run"`
-	Outcome  string `json:"outcome"` // committed, restored, stuck, untouched
+	Outcome  string `json:"outcome"` // committed, restored, stuck, untouched; Released
 	Round    int    `json:"round,omitempty"`
 	By       string `json:"by,omitempty"`
 	Rejected string `json:"rejected,omitempty"` // the system that failed, and
 	Reason   string `json:"reason,omitempty"`   // why
 }
+
+// Released is the outcome of a lane that ended long ago and is not to be undone
+// any more: its pins are gone.
+const Released = "released"
 
 // The typed operations. A recipe is a list of them; so is what a step does.
 const (

@@ -44,7 +44,7 @@ func Open(ctx context.Context, r *phases.Run) (*Vault, error) {
 	v.Lane = phases.NewLane(&runbooks.Host{Name: v.conf.Address, Address: v.conf.Address, User: v.conf.User}, r.Agents)
 	if err := v.reach(ctx, r); err != nil {
 		v.Drop()
-		return nil, phases.Precondition(fmt.Errorf("the backup host: %w", err), phases.Hints(err)...)
+		return nil, err
 	}
 	return v, nil
 }

@@ -89,10 +89,10 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	if err := sig.ended(notTaken(err)); err != nil {
 		return err
 	}
-	if found.Undoes != "" { // a rollback that did not get to its end
+	if of := undoneBy(found); of != "" { // a rollback that did not get to its end
 		s.close()
 		sig.release()
-		return a.rollback(context.WithoutCancel(ctx), found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
+		return a.rollback(context.WithoutCancel(ctx), of, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
 	}
 	if err := sig.ended(a.rejoin(ctx, s, r, found, o)); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	if row.Finished() {
 		return nil, &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is over: %s", row.ID, row.Outcome), Hint: []string{"deployer show " + row.ID}}
 	}
-	if row.Undoes != "" {
+	if undoneBy(row.Run) != "" {
 		return row.Run, nil
 	}
 	if err := s.lease(r.Dir, o.takeOver); err != nil {
@@ -140,6 +140,14 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	}
 	r.ID = row.ID
 	return row.Run, unseized(r.Seize(ctx, log, s.held.Epoch(), o.takeOver), row.Run)
+}
+
+// undoneBy is the run whose recipe a rollback runs: a restore of data has its own.
+func undoneBy(r *state.Run) string {
+	if r.Type != "rollback" {
+		return ""
+	}
+	return cmp.Or(r.Undoes, r.ID)
 }
 
 // notTaken is an error of taking a run up: nothing was done, which is not to say

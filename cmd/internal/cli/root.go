@@ -77,8 +77,8 @@ fails, and undoes a finished run with one command.`,
 		return usage(err, c.CommandPath()+" --help")
 	})
 	c.SetUsageTemplate(examplesFirst(c.UsageTemplate()))
-	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.resumeCmd(), a.abortCmd(), a.unlockCmd(), a.statusCmd(), a.doctorCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
-		a.reportCmd(), a.snapshotsCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
+	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.resumeCmd(), a.abortCmd(), a.unlockCmd(), a.snapshotsCmd(), a.statusCmd(), a.doctorCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
+		a.reportCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
 	for _, sub := range c.Commands() {
 		sub.Args = inOurWords(sub.Args)
 	}

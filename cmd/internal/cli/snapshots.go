@@ -1,9 +1,331 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hbohlen/deployer/cmd/internal/view"
+	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
+)
+
+type snapshotsOptions struct {
+	hosts        []string
+	all, dryRun  bool
+	yes          bool
+	file, to     string
+	reason, into string
+}
 
 func (a *app) snapshotsCmd() *cobra.Command {
-	c := &cobra.Command{Use: "snapshots", Short: "Snapshots and their copies on a backup host"}
-	c.AddCommand(a.snapshotSendCmd(), a.snapshotVerifyCmd())
+	c := &cobra.Command{Use: "snapshots", Short: "List, compare, restore, prune and copy the snapshots on the hosts",
+		Example: "  deployer snapshots list\n  deployer snapshots restore production SNAPSHOT --dry-run\n  deployer snapshots prune --dry-run"}
+	c.AddCommand(a.snapshotsListCmd(), a.snapshotsDiffCmd(), a.snapshotsRestoreCmd(), a.snapshotsPruneCmd(), a.snapshotSendCmd(), a.snapshotVerifyCmd())
+	for _, sub := range c.Commands() {
+		sub.Args = inOurWords(sub.Args)
+	}
 	return c
+}
+
+func (o *snapshotsOptions) hostFlag(c *cobra.Command) {
+	c.Flags().StringArrayVar(&o.hosts, "host", nil, "only this host; may be repeated")
+}
+
+func (a *app) snapshotsListCmd() *cobra.Command {
+	o := &snapshotsOptions{}
+	c := &cobra.Command{
+		Use: "list", Short: "List the snapshots on the hosts, oldest first", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onHosts(c.Context(), o.hosts, func(ctx context.Context, r *phases.Run) error {
+				var rows []view.SnapshotsOf
+				for _, l := range r.Lanes {
+					list, err := snapshotsOn(ctx, l, o.all)
+					if err != nil {
+						return phases.At(l.Name, err)
+					}
+					rows = append(rows, view.SnapshotsOf{Host: l.Name, Snapshots: list})
+				}
+				if a.json {
+					a.JSONDoc(rows)
+					return nil
+				}
+				a.Snapshots(rows, zone(r.Project))
+				return nil
+			})
+		},
+	}
+	o.hostFlag(c)
+	c.Flags().BoolVar(&o.all, "all", false, "also what snapper, btrbk and others made: it can be restored from, and is never deleted")
+	return c
+}
+
+func (a *app) snapshotsDiffCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "diff HOST SNAPSHOT", Short: "Show what a restore of a snapshot would do to files", Args: cobra.ExactArgs(2), ValidArgsFunction: a.completeHosts,
+		Long: "SNAPSHOT is what `snapshots list` shows, or a path that its JSON has.\nFor this a temporary snapshot is taken on the host, and deleted.",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
+				to, err := pick(ctx, r.Lanes[0], args[1:])
+				if err != nil {
+					return err
+				}
+				return a.showBack(ctx, r.Lanes[0], to, a.Streams)
+			})
+		},
+	}
+}
+
+func (a *app) snapshotsRestoreCmd() *cobra.Command {
+	o := &snapshotsOptions{}
+	c := &cobra.Command{
+		Use: "restore HOST SNAPSHOT…", Short: "Put subvolumes back as they are in snapshots, or a single file", Args: cobra.MinimumNArgs(2), ValidArgsFunction: a.completeHosts,
+		Long: `All of the snapshots named come back, or none. Who uses the subvolumes is stopped
+and started again; what is replaced is kept as a snapshot, and restoring that one
+undoes the restore. The system stays what it is: deployer rollback brings both back.
+
+With --file, one file or folder out of a snapshot; what is in its place is kept beside it.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.to != "" && o.file == "" || o.file != "" && len(args) != 2 {
+				return usage(fmt.Errorf("--file takes one file out of one snapshot, and --to says where to"))
+			}
+			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
+				to, err := pick(ctx, r.Lanes[0], args[1:])
+				if err != nil {
+					return err
+				}
+				if o.file != "" {
+					return a.restoreFile(ctx, r, to[0], o)
+				}
+				return a.restoreData(ctx, r, to, o)
+			})
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.StringVar(&o.file, "file", "", "a path in the snapshot: only that")
+	f.StringVar(&o.to, "to", "", "where on the host; default: where it was")
+	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
+	f.StringVar(&o.into, "json-into", "", "write every event to this file as JSON lines, too")
+	return c
+}
+
+func (a *app) snapshotsPruneCmd() *cobra.Command {
+	o := &snapshotsOptions{}
+	c := &cobra.Command{
+		Use: "prune", Short: "Delete the snapshots that deployer.yaml no longer keeps", Args: cobra.NoArgs,
+		Long: `snapshots.keep in deployer.yaml says how many good runs' snapshots stay
+(good_runs), for how long those of other runs (failed_days), and how many sets of
+a host at most (most). Never deleted: what an open run may go back to, what is
+mounted, held or sent, and what deployer did not make. A good run whose snapshots
+go can no longer be rolled back, and its old system may be garbage-collected.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onHosts(c.Context(), o.hosts, func(ctx context.Context, r *phases.Run) error { return a.prune(ctx, r, o) })
+		},
+	}
+	o.hostFlag(c)
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "only say why each is kept or goes")
+	c.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// onHosts reaches the hosts named, or all of the project, and does something.
+func (a *app) onHosts(ctx context.Context, names []string, do func(context.Context, *phases.Run) error) error {
+	return a.withHosts(ctx, names, func(ctx context.Context, r *phases.Run) error {
+		for _, l := range r.Lanes {
+			if err := r.Look(ctx, l); err != nil {
+				return phases.At(l.Name, err)
+			}
+		}
+		return do(ctx, r)
+	})
+}
+
+// withHosts is onHosts for hosts that need not all be reached.
+func (a *app) withHosts(ctx context.Context, names []string, do func(context.Context, *phases.Run) error) error {
+	p, err := a.loadProject()
+	if err != nil {
+		return err
+	}
+	sig := interrupts(ctx, a.Streams)
+	defer sig.release()
+	tools, err := a.tools(sig.ctx, p)
+	if err != nil {
+		return err
+	}
+	r := &phases.Run{ID: state.NewID(), Type: "rollback", Project: p, Runbook: &runbooks.Runbook{Name: "snapshots"}, Tools: tools}
+	if len(names) == 0 {
+		for name := range p.Hosts {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+	}
+	for _, name := range names {
+		if p.Hosts[name] == nil {
+			return usage(fmt.Errorf("deployer.yaml has no host %q", name))
+		}
+	}
+	if err := a.lanes(r, names); err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range r.Lanes {
+			l.Drop()
+		}
+	}()
+	return sig.ended(do(sig.ctx, r))
+}
+
+func snapshotsOn(ctx context.Context, l *phases.Lane, all bool) (list []agent.Snapshot, err error) {
+	return list, l.Call(ctx, agent.OpSnapshots, agent.DiscoverArgs{Foreign: all}, &list)
+}
+
+// pick finds the snapshots that were named.
+func pick(ctx context.Context, l *phases.Lane, names []string) (to []agent.Snapshot, err error) {
+	all, err := snapshotsOn(ctx, l, true)
+	if err != nil {
+		return nil, phases.At(l.Name, err)
+	}
+	for _, name := range names {
+		fits := slices.DeleteFunc(slices.Clone(all), func(s agent.Snapshot) bool {
+			return s.Path != path.Clean(name) && path.Base(s.Name) != name && (len(name) < 4 || !strings.HasPrefix(s.UUID, name))
+		})
+		if len(fits) != 1 {
+			return nil, usage(fmt.Errorf("%d snapshots on %s are named %q", len(fits), l.Name, name), "deployer snapshots list --all --host "+l.Name)
+		}
+		to = append(to, fits[0])
+	}
+	return to, nil
+}
+
+// showBack shows what would become of files.
+func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot, s *view.Streams) error {
+	list := []view.Data{}
+	for _, snap := range to {
+		d := previewOf(ctx, l, snap)
+		d.Do = phases.Restore
+		list = append(list, d)
+	}
+	if a.json {
+		a.JSONDoc(list)
+		return nil
+	}
+	s.Back(l.Name, list)
+	return nil
+}
+
+func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapshot, o *snapshotsOptions) error {
+	l := r.Lanes[0]
+	file := filepath.Join("/", o.file)
+	if rest, inside := strings.CutPrefix(file, strings.TrimSuffix(from.Source, "/")+"/"); inside && o.to == "" {
+		o.to = file // its path on the host was typed
+		file = "/" + rest
+	}
+	to := o.to
+	if to == "" {
+		to = filepath.Join(from.Source, file)
+	}
+	if o.dryRun {
+		a.Printf("%s: %s would become %s of %s\n", l.Name, view.Clean(to), view.Clean(file), view.Clean(from.Path))
+		return nil
+	}
+	var done agent.FilesResult
+	err := r.Alone(ctx, l, func() error {
+		return l.Call(ctx, agent.OpFiles, agent.FilesArgs{Snapshot: from, Path: file, To: to}, &done)
+	})
+	if err != nil {
+		return phases.At(l.Name, err)
+	}
+	if a.json {
+		a.JSONDoc(done)
+		return nil
+	}
+	a.Printf("%s: %s is as in %s\n", l.Name, view.Clean(to), view.Clean(from.Path))
+	if done.Kept != "" {
+		a.Printf("%s: what it was is kept as %s\n", l.Name, view.Clean(done.Kept))
+	}
+	return nil
+}
+
+// restoreData is a rollback of data alone, with a recipe, a record and a
+// verification like any other.
+func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapshot, o *snapshotsOptions) error {
+	l, human := r.Lanes[0], view.NewHuman(a.Streams, zone(r.Project))
+	defer human.Close()
+	human.Pause()
+	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Seen); err != nil {
+		return phases.At(l.Name, err)
+	}
+	if o.dryRun || !o.yes {
+		s := a.Streams
+		if !o.dryRun {
+			s = a.toErr()
+		}
+		if err := a.showBack(ctx, l, to, s); err != nil || o.dryRun {
+			return err
+		}
+	}
+	ask := &asker{app: a, human: human}
+	if err := ask.confirm(ctx, "Restore?", o.yes, "--yes"); err != nil {
+		return err
+	}
+	l.GoBackTo(to)
+	r.Runbook.Name = "snapshots restore"
+	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)
+}
+
+func (a *app) prune(ctx context.Context, r *phases.Run, o *snapshotsOptions) error {
+	r.Runbook.Name = "snapshots prune"
+	tell := func(dry bool) error {
+		var rows []view.Pruned
+		for _, l := range r.Lanes {
+			list, err := r.Prune(ctx, l, dry)
+			if err != nil {
+				return phases.At(l.Name, err)
+			}
+			rows = append(rows, view.Pruned{Host: l.Name, Snapshots: list})
+		}
+		switch {
+		case a.json && dry == o.dryRun:
+			a.JSONDoc(rows)
+		case !a.json && dry && !o.dryRun:
+			a.toErr().Prune(rows)
+		case !a.json:
+			a.Prune(rows)
+		}
+		return nil
+	}
+	if o.dryRun {
+		return tell(true)
+	}
+	if !o.yes {
+		if err := tell(true); err != nil {
+			return err
+		}
+		ask := &asker{app: a}
+		if err := ask.confirm(ctx, "Delete?", false, "--yes"); err != nil {
+			return err
+		}
+	}
+	return tell(false)
+}
+
+func (a *app) completeHosts(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	p, err := a.loadProject()
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for name := range p.Hosts {
+		names = append(names, name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -29,14 +29,14 @@ func (s *Streams) Sent(list []backup.Sent) {
 }
 
 // Chains prints what the backup host has, and what is wrong with it.
-func (s *Streams) Chains(list []backup.Chain, now time.Time, zone *time.Location) {
-	rows := [][]string{{"HOST", "SUBVOLUME", "TAKEN", "AGE", "STATE", "COPY"}}
+func (s *Streams) Chains(list []backup.Chain) {
+	rows := [][]string{{"HOST", "SUBVOLUME", "AGE", "STATE", "COPY"}}
 	var b strings.Builder
 	for _, c := range list {
 		for _, x := range c.Copies {
-			taken, age, state := "", "", "complete"
+			age, state := "", "complete"
 			if !x.Created.IsZero() {
-				taken, age = x.Created.In(zone).Format("2006-01-02 15:04:05"), Duration(now.Sub(x.Created).Seconds())
+				age = Duration(time.Since(x.Created).Seconds())
 			}
 			switch {
 			case x.Partial:
@@ -46,7 +46,7 @@ func (s *Streams) Chains(list []backup.Chain, now time.Time, zone *time.Location
 			case c.Parent(x):
 				state = "complete, the next starts from it"
 			}
-			rows = append(rows, []string{c.Host, Clean(x.Source), taken, age, state, Clean(x.At)})
+			rows = append(rows, []string{c.Host, Clean(x.Source), age, state, Clean(x.At)})
 		}
 		for _, f := range c.Wrong {
 			b.WriteString(s.wrap(s.style(red, "wrong: "), f.String()))

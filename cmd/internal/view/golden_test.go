@@ -76,6 +76,7 @@ var shown = map[string]func(*Streams){
 		s.Show(rows()[0], time.UTC)
 	},
 	"undo":          undos,
+	"snapshots":     stock,
 	"report-failed": func(s *Streams) { s.Printf("%s", Report(rows()[1], thePlan(), time.UTC)) },
 	"report-good":   func(s *Streams) { s.Printf("%s", Report(rows()[2], thePlan(), time.UTC)) },
 }
@@ -256,6 +257,18 @@ func undos(s *Streams) {
 			{Snapshot: agent.Snapshot{Source: "/persist", Path: "/.snapshots/deployer/" + runID + "-persist"}, Do: "keep"},
 			{Snapshot: services, Do: "restore", Preview: &agent.Preview{Lost: []string{"app/new", "app/line\nbreak"}, Reverted: []string{"app/data"}, Counts: [4]int{2, 1, 0, 0}, Bytes: 12 << 10, Temporary: "/x"}},
 			{Snapshot: agent.Snapshot{Source: "/var/lib/caddy", Path: "/.snapshots/deployer/" + runID + "-caddy"}, Do: "ask", Problem: "the snapshot is gone"}}},
-		{Host: "staging", Now: now, Before: before(17), Operations: recipe(17)},
+		{Host: "staging", Now: now, Before: before(17), Operations: recipe(17), Room: []string{"/dev/sda2 has no room for a run's metadata: 12 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 0 MiB)"}},
 	})
+}
+
+// stock is what hosts have of snapshots.
+func stock(s *Streams) {
+	at := time.Date(2026, 2, 1, 3, 4, 5, 0, time.UTC)
+	own := agent.Snapshot{Source: "/var/lib/services", Run: runID, Created: at, UUID: "77dd1be0-c3f1-4242-8a8b-000000000001", Path: "/.snapshots/deployer/20260201T030405Z-" + runID + "-var-lib-services"}
+	back, other := own, agent.Snapshot{Source: "/persist", Maker: "snapper", Created: at.Add(time.Hour), UUID: "01dd1be0-c3f1-4242-8a8b-000000000002", Name: ".snapshots/7/snap\nshot"}
+	back.Replaced, back.Run = true, undoID
+	s.Snapshots([]SnapshotsOf{{"production", []agent.Snapshot{own, back, other}}, {"staging", nil}}, time.UTC)
+	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Counts: [4]int{0, 0, 1, 0}}}})
+	s.Prune([]Pruned{{"production", []phases.Kept{{Snapshot: own, Why: "6 good runs are newer", State: "later"}, {Snapshot: back, Keep: true, Why: "3 days old, of 30"}, {Snapshot: other, Why: "it is mounted at /mnt", State: "refused"}}}, {"staging", nil}})
+	s.Prune([]Pruned{{"staging", nil}})
 }

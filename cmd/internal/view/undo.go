@@ -17,6 +17,7 @@ type Undo struct {
 	Before     agent.Facts       `json:"before"`
 	Operations []agent.Operation `json:"operations"`
 	Data       []Data            `json:"data,omitempty"`
+	Room       []string          `json:"room,omitempty"` // what there is too little of
 }
 
 // Data is what a rollback would do to one subvolume.
@@ -37,6 +38,9 @@ func (s *Streams) Undo(run string, rows []Undo) {
 		fmt.Fprintf(&b, "  to    generation %d  %s\n", u.Before.Profile.Generation, shortPath(u.Before.System))
 		for _, op := range u.Operations {
 			b.WriteString(s.wrap("  "+s.sym("↩", 2)+" ", brief(phases.Words(op))))
+		}
+		for _, f := range u.Room {
+			b.WriteString(s.wrap("  "+s.style(yellow, "space")+" ", f+"; deployer snapshots prune"))
 		}
 		if len(u.Data) == 0 {
 			b.WriteString("  data stays as it is; no snapshot was taken\n")

@@ -1,0 +1,128 @@
+package main_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hbohlen/deployer/cmd/internal/view"
+	"github.com/hbohlen/deployer/phases/agent"
+)
+
+// snapshotsOf are production's snapshots of a path, oldest first.
+func (s *site) snapshotsOf(path string) (list []agent.Snapshot) {
+	s.Helper()
+	var rows []view.SnapshotsOf
+	if err := json.Unmarshal([]byte(s.want(0, "snapshots", "list", "--host", "production", "--json").out), &rows); err != nil || len(rows) != 1 {
+		s.Fatal(err, rows)
+	}
+	for _, snap := range rows[0].Snapshots {
+		if snap.Source == path {
+			list = append(list, snap)
+		}
+	}
+	return list
+}
+
+// Data goes back without its system, and comes again; a single file too.
+func TestLabSnapshotsRestore(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const at = "/var/lib/services"
+	s.production.Enter(t, "echo old > "+at+"/mine; echo old > /persist/kept")
+	s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
+	s.run(0)
+	s.production.Enter(t, "echo new > "+at+"/mine; echo new > "+at+"/later; echo new > /persist/kept")
+	before := s.looks()
+	snap := s.snapshotsOf(at)[0]
+	s.says(s.want(0, "snapshots", "list"), "staging", "production", snap.UUID[:8], "run "+snap.Run)
+
+	s.says(s.want(0, "snapshots", "diff", "production", snap.UUID[:8]), at+"/later", at+"/mine", "1 lost, 1 changed back")
+	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--dry-run"), at+"/later")
+	s.says(s.want(10, "snapshots", "restore", "production", snap.Path), "--yes")
+	s.says(s.want(10, "snapshots", "restore", "production", "no-such"), "0 snapshots on production")
+	before()
+	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
+
+	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app")
+	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7"), "verified", "is kept as")
+	before()
+	s.holds(map[string]string{at + "/mine": "old", at + "/later": "", "/persist/kept": "new"})
+	s.serves(s.production, "2.0")
+	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app"); again == started {
+		t.Error("the service that uses the subvolume was not stopped")
+	}
+	s.says(s.want(0, "show"), "OPS-7", "restored")
+
+	all := s.snapshotsOf(at)
+	replaced := all[len(all)-1]
+	if !replaced.Replaced {
+		t.Fatalf("%+v", all)
+	}
+	s.says(s.want(0, "snapshots", "diff", "production", replaced.Path), "comes back", at+"/later")
+	s.want(0, "snapshots", "restore", "production", replaced.Path, "--yes") // the restore is undone
+	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
+
+	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine"), "is kept as")
+	s.holds(map[string]string{at + "/mine": "old", at + "/later": "new"})
+	s.want(0, "snapshots", "restore", "production", snap.Path, "--file", "mine", "--to", "/persist/copy")
+	s.holds(map[string]string{"/persist/copy": "old"})
+
+	s.want(0, "rollback", "--yes") // the run under all of it is still to be undone
+	s.serves(s.production, "1.0.0")
+}
+
+// A restore whose controller is killed goes on on the host, and is ended by
+// whoever comes.
+func TestLabSnapshotsRestoreIsKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const at = "/var/lib/services"
+	s.production.Enter(t, "echo old > "+at+"/mine")
+	s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
+	s.run(0)
+	s.production.Enter(t, "echo new > "+at+"/mine")
+	snap, kept := s.snapshotsOf(at)[0], len(s.runs())
+	cmd, wait := s.start("snapshots", "restore", "production", snap.Path, "--yes")
+	within(t, 30*time.Second, "the restore begins", func() bool { return len(s.runs()) > kept && strings.Contains(s.written(), "undo.intent") })
+	_ = cmd.Process.Kill()
+	wait()
+	s.want(0, "resume", s.latest().id)
+	s.holds(map[string]string{at + "/mine": "old"})
+	s.serves(s.production, "2.0")
+	s.want(0, "rollback", "--yes", s.runs()[0])
+	s.serves(s.production, "1.0.0")
+}
+
+// Snapshots go by how their runs ended, and the way back of a run with them.
+func TestLabSnapshotsPrune(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const at = "/var/lib/services"
+	for _, v := range []string{"1.1", "1.2", "1.3"} {
+		s.systems("{}", `{"services":{"app":{"version":"`+v+`"}}}`)
+		s.edit("subvolumes:", "keep: {good_runs: 1, failed_days: 30}\n  subvolumes:")
+		s.run(0)
+	}
+	s.production.Enter(t, "mkdir -p /.snapshots/7 && btrfs -q subvolume snapshot -r "+at+" /.snapshots/7/snapshot")
+	had := s.snapshotsOf(at)
+	s.says(s.want(0, "snapshots", "list", "--all"), "snapper")
+	dry := s.want(0, "snapshots", "prune", "--dry-run")
+	s.says(dry, "goes", "1 good runs are newer", "kept", "of the last good run")
+	s.equal("snapshots after a dry run", s.snapshotsOf(at), had)
+	s.says(s.want(10, "snapshots", "prune"), "--yes")
+
+	s.production.Enter(t, "mkdir /mnt/held && mount --bind "+had[1].Path+" /mnt/held")
+	s.says(s.want(0, "snapshots", "prune", "--yes"), "deleted", "stays", "mounted at /mnt/held")
+	s.production.Enter(t, "umount /mnt/held && rmdir /mnt/held && test -d /.snapshots/7/snapshot")
+	s.equal("snapshots after", s.snapshotsOf(at), had[1:])
+	s.want(0, "snapshots", "prune", "--yes")
+	s.equal("snapshots at last", s.snapshotsOf(at), had[2:])
+	s.says(s.want(15, "rollback", "--yes", had[0].Run), "was given up when its snapshots were pruned")
+	if left := s.production.Enter(t, "ls /nix/var/nix/gcroots/deployer | grep "+had[0].Run+" || true"); left != "" {
+		t.Errorf("roots of a run that is not to be undone: %s", left)
+	}
+	s.want(0, "rollback", "--yes")
+	s.serves(s.production, "1.2")
+}
