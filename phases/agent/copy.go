@@ -18,12 +18,11 @@ const backupRun = "backup"
 
 const holdsLock = "holds.lock"
 
-// Copy is one snapshot, as it is to be or was sent to a backup host.
+// Copy is one snapshot on a backup host. What the snapshot itself is, is of its
+// own host.
 type Copy struct {
-	Snapshot        // on its host
-	Changed  uint64 `json:"changed"` // its last change, in its own file system's count: a copy says the same
-
-	At      string `json:"at,omitempty"`      // on the backup host
+	Snapshot
+	At      string `json:"at,omitempty"`
 	Settled uint64 `json:"settled,omitempty"` // the copy's own last change, when it was complete
 	Problem string `json:"problem,omitempty"` // why it cannot be relied on; empty: it is complete
 	Partial bool   `json:"partial,omitempty"` // what was cut short: the next copy deletes it
@@ -44,9 +43,9 @@ type SendArgs struct {
 
 // ReceiveArgs is what comes on standard input, and the folder for copies.
 type ReceiveArgs struct {
-	Copy Copy   `json:"copy"`
-	Path string `json:"path"`
-	Host string `json:"host"` // that it is of
+	Snapshot Snapshot `json:"snapshot"`
+	Path     string   `json:"path"`
+	Host     string   `json:"host"` // that it is of
 }
 
 // CopiesArgs asks what there is of a host in a folder for copies.
@@ -57,7 +56,7 @@ type CopiesArgs struct {
 
 // backup takes a set that is to be copied, and holds it: the next copy starts
 // from it. It is no part of a run: it needs no lock, and nothing waits for it.
-func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Copy, error) {
+func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, error) {
 	s, err := a.store(true)
 	if err != nil {
 		return nil, err
@@ -70,7 +69,6 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Copy, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []Copy
 	for _, snap := range set.Snapshots {
 		info, err := btrfs.Describe(snap.Path)
 		if err == nil && info.Received != "" {
@@ -83,9 +81,8 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Copy, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Copy{Snapshot: snap, Changed: info.Changed})
 	}
-	return list, nil
+	return set.Snapshots, nil
 }
 
 // tidy deletes what earlier sets have left whose agent was killed, and forgets
@@ -108,7 +105,7 @@ func (a *agent) tidy(s *store, stamp string) error {
 // copied says that a snapshot is complete on the backup host: earlier ones of
 // the same subvolume have done their work. One that is in use stays until the
 // next time.
-func (a *agent) copied(ctx context.Context, c Copy) ([]Deleted, error) {
+func (a *agent) copied(ctx context.Context, c Snapshot) ([]Deleted, error) {
 	s, err := a.store(true)
 	if err != nil {
 		return nil, err
@@ -124,31 +121,6 @@ func (a *agent) copied(ctx context.Context, c Copy) ([]Deleted, error) {
 		old.Snapshots = append(old.Snapshots, was)
 	}
 	return a.deleteSnapshots(ctx, old)
-}
-
-// parents are those copies whose source is there still, as it was when it was sent.
-func (a *agent) parents(_ context.Context, list []Copy) (there []string, err error) {
-	open := map[string]*volumes{}
-	defer func() {
-		for _, v := range open {
-			v.close()
-		}
-	}()
-	for _, c := range list {
-		v := open[c.FSID]
-		if v == nil {
-			if v, err = a.volumes(c.FSID); err != nil {
-				continue // another disk by now
-			}
-			open[c.FSID] = v
-		}
-		f, info, err := v.find(c.Snapshot)
-		if err == nil && info.ReadOnly && info.Changed == c.Changed {
-			there = append(there, c.UUID)
-		}
-		f.Close() // nil is no harm
-	}
-	return there, nil
 }
 
 // hold changes one hold.

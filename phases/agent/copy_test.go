@@ -30,7 +30,7 @@ func newTwoHosts(t *testing.T, names ...string) *twoHosts {
 }
 
 // take takes a set, a second after the one before.
-func (h *twoHosts) take(paths ...string) []Copy {
+func (h *twoHosts) take(paths ...string) []Snapshot {
 	h.t.Helper()
 	h.taken++
 	list, err := h.backup(h.t.Context(), SnapshotArgs{Dir: "/disk/snaps", Stamp: fmt.Sprintf("20260102T0304%02dZ", h.taken), Paths: paths})
@@ -51,7 +51,7 @@ func text(v any) string {
 }
 
 // stream gives what the source sends.
-func (h *twoHosts) stream(c Copy, parent string) []byte {
+func (h *twoHosts) stream(c Snapshot, parent string) []byte {
 	h.t.Helper()
 	out, err := h.verb("send", text(SendArgs{FSID: c.FSID, UUID: c.UUID, Parent: parent})).Output()
 	must(h.t, err)
@@ -59,9 +59,9 @@ func (h *twoHosts) stream(c Copy, parent string) []byte {
 }
 
 // arrive lets the backup host receive what comes from a reader.
-func (h *twoHosts) arrive(c Copy, from io.Reader) (got Copy, err error) {
+func (h *twoHosts) arrive(c Snapshot, from io.Reader) (got Copy, err error) {
 	h.t.Helper()
-	cmd := h.far.verb("receive", text(ReceiveArgs{Copy: c, Path: "/disk/srv", Host: "web"}))
+	cmd := h.far.verb("receive", text(ReceiveArgs{Snapshot: c, Path: "/disk/srv", Host: "web"}))
 	cmd.Stdin, cmd.Stderr = from, os.Stderr
 	out, err := cmd.Output()
 	must(h.t, err)
@@ -70,7 +70,7 @@ func (h *twoHosts) arrive(c Copy, from io.Reader) (got Copy, err error) {
 	return got, unpack("receive", res, &got)
 }
 
-func (h *twoHosts) copy(c Copy, parent string) int {
+func (h *twoHosts) copy(c Snapshot, parent string) int {
 	h.t.Helper()
 	stream := h.stream(c, parent)
 	_, err := h.arrive(c, bytes.NewReader(stream))
@@ -96,25 +96,23 @@ func (h *twoHosts) has(n int, problems ...string) []Copy {
 	return list
 }
 
-// from is where the next copy would start.
-func (h *twoHosts) from(want ...Copy) {
+// from is where the next copy would start: complete there, and here as it was.
+func (h *twoHosts) from(want ...string) {
 	h.t.Helper()
-	var complete []Copy
 	list, err := h.far.copies(h.t.Context(), CopiesArgs{Path: "/disk/srv", Host: "web"})
 	must(h.t, err)
+	here, err := h.snapshots(h.t.Context(), DiscoverArgs{Paths: []string{"/disk"}})
+	must(h.t, err)
+	var got []string
 	for _, c := range list {
-		if c.Problem == "" {
-			complete = append(complete, c)
+		for _, s := range here {
+			if c.Problem == "" && s.UUID == c.UUID && s.ReadOnly && s.Changed == c.Changed {
+				got = append(got, c.UUID)
+			}
 		}
 	}
-	got, err := h.parents(h.t.Context(), complete)
-	must(h.t, err)
-	var uuids []string
-	for _, c := range want {
-		uuids = append(uuids, c.UUID)
-	}
-	if fmt.Sprint(got) != fmt.Sprint(uuids) {
-		h.t.Errorf("parents are %v, want %v", got, uuids)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		h.t.Errorf("parents are %v, want %v", got, want)
 	}
 }
 
@@ -145,8 +143,8 @@ func TestOnlyWhatChangedIsCopiedAndHoldsMoveOn(t *testing.T) {
 		t.Errorf("a full copy of %d bytes", n)
 	}
 	h.has(2, "", "")
-	h.from(first[0], first[1])
-	refused, err := h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{first[0].Snapshot}})
+	h.from(first[0].UUID, first[1].UUID)
+	refused, err := h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{first[0]}})
 	if err != nil || refused[0].State != "refused" || !strings.Contains(refused[0].Why, "held by backup") {
 		t.Errorf("%v %+v", err, refused)
 	}
@@ -159,9 +157,13 @@ func TestOnlyWhatChangedIsCopiedAndHoldsMoveOn(t *testing.T) {
 	if g, _ := os.ReadFile(last + "/g"); string(g) != "new" || filepath.Dir(last) != h.far.path("disk/srv/web") || filepath.Base(last) != filepath.Base(second[0].Path) {
 		t.Errorf("%q in %s", g, last)
 	}
-	h.from(second[0], second[1])
-	if lexists(first[0].Path) || lexists(first[1].Path) || len(holdsOf(h.state)) != 2 || len(h.made()) != 2 {
-		t.Errorf("what was before it is still there: %v %v", holdsOf(h.state), h.made())
+	h.from(second[0].UUID, second[1].UUID)
+	if lexists(first[0].Path) || lexists(first[1].Path) || len(holdsOf(h.state)) != 2 {
+		t.Errorf("what was before it is still there: %v", holdsOf(h.state))
+	}
+	h.take("/disk/a")
+	if sets, _ := filepath.Glob(h.path("state/runs/backup/set-*")); len(sets) != 2 {
+		t.Errorf("remembered: %q", sets)
 	}
 }
 
@@ -172,7 +174,7 @@ func TestAParentThatIsGoneOrChangedIsNone(t *testing.T) {
 		h.copy(c, "")
 	}
 	tamper(t, set[0].Path)
-	h.from(set[1])
+	h.from(set[1].UUID)
 	h.sh("btrfs -q subvolume delete %q", set[1].Path)
 	h.from()
 	h.copy(h.take("/disk/a")[0], "")
@@ -196,7 +198,7 @@ func TestACopyThatIsCutShortLeavesNothingInItsPlace(t *testing.T) {
 			c := h.take("/disk/a")[0]
 			base := h.has(1)[0]
 			stream := h.stream(c, base.UUID)
-			r := h.far.verb("receive", text(ReceiveArgs{Copy: c, Path: "/disk/srv", Host: "web"}))
+			r := h.far.verb("receive", text(ReceiveArgs{Snapshot: c, Path: "/disk/srv", Host: "web"}))
 			var out bytes.Buffer
 			r.Stdout = &out
 			in, err := r.StdinPipe()
@@ -215,7 +217,7 @@ func TestACopyThatIsCutShortLeavesNothingInItsPlace(t *testing.T) {
 			} else if h.has(1, ""); !strings.Contains(out.String(), `"error"`) {
 				t.Error(out.String())
 			}
-			h.from(base)
+			h.from(base.UUID)
 			_, err = h.arrive(c, bytes.NewReader(stream))
 			must(t, err)
 			h.has(2, "", "")
@@ -239,12 +241,12 @@ func TestASenderEndsWithItsReader(t *testing.T) {
 	must(t, s.Start())
 	_, err = io.ReadFull(out, make([]byte, 1<<20))
 	must(t, err)
-	busy, err := h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{c.Snapshot}})
+	busy, err := h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{c}})
 	if err != nil || busy[0].State != "refused" {
 		t.Errorf("deleted while it is sent: %v %+v", err, busy)
 	}
 	must(t, h.state.hold(HoldArgs{UUID: c.UUID, By: backupRun}))
-	busy, err = h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{c.Snapshot}})
+	busy, err = h.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: []Snapshot{c}})
 	if err != nil || busy[0].State != "refused" || !strings.Contains(busy[0].Why, "uses /snaps") {
 		t.Errorf("%v %+v", err, busy)
 	}
@@ -316,12 +318,12 @@ func TestACopyThatCannotBeIsRefused(t *testing.T) {
 		_, err := h.far.receiveInto(t.Context(), args)
 		isCode(t, err, code)
 	}
-	refused("not-found", ReceiveArgs{Copy: c, Path: "/none", Host: "web"})
-	refused("not-btrfs", ReceiveArgs{Copy: c, Path: "/etc", Host: "web"})
-	refused("invalid", ReceiveArgs{Copy: c, Path: "/disk/srv", Host: "../web"})
+	refused("not-found", ReceiveArgs{Snapshot: c, Path: "/none", Host: "web"})
+	refused("not-btrfs", ReceiveArgs{Snapshot: c, Path: "/etc", Host: "web"})
+	refused("invalid", ReceiveArgs{Snapshot: c, Path: "/disk/srv", Host: "../web"})
 	other := c
 	other.FSID = h.far.fsidOf("/disk")
-	refused("invalid", ReceiveArgs{Copy: other, Path: "/disk/srv", Host: "web"})
+	refused("invalid", ReceiveArgs{Snapshot: other, Path: "/disk/srv", Host: "web"})
 	other = c
 	other.UUID = "0"
 	if _, err := h.arrive(other, bytes.NewReader(stream)); err == nil || !strings.Contains(err.Error(), "a copy of something else") {
@@ -330,7 +332,7 @@ func TestACopyThatCannotBeIsRefused(t *testing.T) {
 	h.has(0)
 	_, err := h.arrive(c, bytes.NewReader(stream))
 	must(t, err)
-	refused("exists", ReceiveArgs{Copy: c, Path: "/disk/srv", Host: "web"})
+	refused("exists", ReceiveArgs{Snapshot: c, Path: "/disk/srv", Host: "web"})
 
 	for i := range 4 { // no room
 		data := make([]byte, 32<<20)

@@ -111,7 +111,7 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 			continue // deleted at this moment; live data
 		}
 		s.FSID, s.Name, s.Path, s.ID, s.UUID, s.ParentUUID = fsid, name, v.path(mounts, name), info.ID, info.UUID, info.ParentUUID
-		s.ReadOnly, s.Created, s.Maker = info.ReadOnly, info.Created, "deployer"
+		s.ReadOnly, s.Created, s.Changed, s.Maker = info.ReadOnly, info.Created, info.Changed, "deployer"
 		if s.Replaced {
 			s.Source = v.path(mounts, s.Origin)
 		} else if !recorded {

@@ -56,7 +56,6 @@ func init() { // not at once: it would refer to itself
 		OpFiles:     is(writes, (*agent).files),
 		OpHold:      is(settles, (*agent).hold),
 		OpBackup:    is(child, (*agent).backup),
-		OpParents:   is(reads, (*agent).parents),
 		OpCopied:    is(child, (*agent).copied),
 		OpCopies:    is(reads, (*agent).copies),
 		OpDelete:    is(settles, (*agent).deleteSnapshots),

@@ -122,8 +122,8 @@ func (a *agent) receive(ctx context.Context, text string) error {
 }
 
 func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err error) {
-	if args.Copy.FSID == a.fsidOf(args.Path) {
-		return c, invalid("%s is on the file system that %s is on: what lies there is no backup", args.Path, args.Copy.Source)
+	if args.Snapshot.FSID == a.fsidOf(args.Path) {
+		return c, invalid("%s is on the file system that %s is on: what lies there is no backup", args.Path, args.Snapshot.Source)
 	}
 	v, err := a.vault(args.Path, args.Host, true)
 	if err != nil {
@@ -137,7 +137,7 @@ func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err 
 		return c, err
 	}
 	defer alone.Close()
-	name := filepath.Base(args.Copy.Path)
+	name := filepath.Base(args.Snapshot.Path)
 	at := filepath.Join(v.dir, name)
 	if lexists(at) {
 		return c, &Error{Code: "exists", Message: at + " is there already"}
@@ -153,7 +153,7 @@ func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err 
 	if err := a.runReceive(ctx, temp); err != nil {
 		return c, err
 	}
-	return v.settle(temp, name, args.Copy)
+	return v.settle(temp, name, Copy{Snapshot: args.Snapshot})
 }
 
 // runReceive runs btrfs-progs, confined to its folder: the stream comes from

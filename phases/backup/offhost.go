@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -42,21 +43,16 @@ func Open(ctx context.Context, r *phases.Run) (*Vault, error) {
 		}
 	}
 	v.Lane = phases.NewLane(&runbooks.Host{Name: v.conf.Address, Address: v.conf.Address, User: v.conf.User}, r.Agents)
-	if err := v.reach(ctx, r); err != nil {
+	err := r.Reach(ctx, v.Lane)
+	if err == nil {
+		if user, root := v.Host.Login(); !root && !v.Seen.Launcher {
+			err = phases.Precondition(fmt.Errorf("%s is not root on %s, and there is no launcher for the agent", user, v.Name), phases.ByRoot(user, v.conf.Address)...)
+		}
+	}
+	if err != nil {
 		v.Drop()
-		return nil, err
 	}
-	return v, nil
-}
-
-func (v *Vault) reach(ctx context.Context, r *phases.Run) error {
-	if err := r.Reach(ctx, v.Lane); err != nil {
-		return err
-	}
-	if user, root := v.Host.Login(); !root && !v.Seen.Launcher {
-		return phases.Precondition(fmt.Errorf("%s is not root on %s, and there is no launcher for the agent", user, v.Name), phases.ByRoot(user, v.conf.Address)...)
-	}
-	return nil
+	return v, err
 }
 
 // Chain is what the backup host has of one host.
@@ -68,17 +64,27 @@ type Chain struct {
 	Wrong   []phases.Finding `json:"wrong"`
 }
 
-// look adds which copies the next one can start from.
+// look finds the copies that the next one can start from: their snapshots are on
+// their host still, as they were.
 func (c *Chain) look(ctx context.Context, r *phases.Run, src *phases.Lane) error {
-	if err := r.Reach(ctx, src); err != nil {
-		return err
+	var list []agent.Snapshot
+	err := r.Reach(ctx, src)
+	if err == nil {
+		err = src.Call(ctx, agent.OpSnapshots, agent.DiscoverArgs{}, &list)
 	}
-	return src.Call(ctx, agent.OpParents, slices.DeleteFunc(slices.Clone(c.Copies), broken), &c.Parents)
+	for _, x := range c.Copies {
+		same := func(s agent.Snapshot) bool { return s.UUID == x.UUID && s.ReadOnly && s.Changed == x.Changed }
+		if !broken(x) && slices.ContainsFunc(list, same) {
+			c.Parents = append(c.Parents, x.UUID)
+		}
+	}
+	return err
 }
 
-func (v *Vault) copies(ctx context.Context, name string) (Chain, error) {
-	c := Chain{Host: name, Backup: v.Name + ":" + v.conf.Path, Wrong: []phases.Finding{}}
-	return c, v.Call(ctx, agent.OpCopies, agent.CopiesArgs{Path: v.conf.Path, Host: name}, &c.Copies)
+func (v *Vault) copies(ctx context.Context, name string) (c Chain, err error) {
+	c = Chain{Host: name, Backup: v.Name + ":" + v.conf.Path, Parents: []string{}, Wrong: []phases.Finding{}}
+	err = v.Call(ctx, agent.OpCopies, agent.CopiesArgs{Path: v.conf.Path, Host: name}, &c.Copies)
+	return c, err
 }
 
 func broken(c agent.Copy) bool { return c.Problem != "" }
@@ -114,11 +120,10 @@ func (c Chain) parent(s agent.Snapshot) agent.Copy {
 type Sent struct {
 	Host      string    `json:"host"`
 	Subvolume string    `json:"subvolume"`
-	At        string    `json:"at"`              // on the backup host
-	Since     time.Time `json:"since,omitzero"`  // of the snapshot that it starts from; zero: a full copy
-	Bytes     int64     `json:"bytes"`           // that went over the wire
-	Took      float64   `json:"took"`            // seconds
-	Later     []string  `json:"later,omitempty"` // why earlier snapshots stay on the host for now
+	At        string    `json:"at"`             // on the backup host
+	Since     time.Time `json:"since,omitzero"` // of the snapshot that it starts from; zero: a full copy
+	Bytes     int64     `json:"bytes"`          // that went over the wire
+	Took      float64   `json:"took"`           // seconds
 }
 
 // Send takes a set of a host's declared subvolumes and copies it. What is nested
@@ -128,7 +133,7 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 	if err == nil {
 		err = c.look(ctx, r, src)
 	}
-	var set []agent.Copy
+	var set []agent.Snapshot
 	if err == nil {
 		args := agent.SnapshotArgs{Dir: v.dir, Stamp: r.Now().UTC().Format("20060102T150405Z"), Paths: v.subvolumes}
 		err = src.Call(ctx, agent.OpBackup, args, &set)
@@ -136,11 +141,11 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(set, func(a, b agent.Copy) int {
+	slices.SortStableFunc(set, func(a, b agent.Snapshot) int {
 		return cmp.Compare(strings.Count(b.Source, "/"), strings.Count(a.Source, "/"))
 	})
 	for _, next := range set {
-		parent := c.parent(next.Snapshot)
+		parent := c.parent(next)
 		how := "all of it"
 		if parent.UUID != "" {
 			how = "what changed since " + parent.Set()
@@ -156,7 +161,7 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 		}
 		for _, d := range old {
 			if d.State == "refused" {
-				sent.Later = append(sent.Later, d.Why)
+				say(fmt.Sprintf("%s: an earlier snapshot of %s stays until the next copy: %s", src.Name, next.Source, d.Why))
 			}
 		}
 		done = append(done, sent)
@@ -166,17 +171,17 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 
 // copy pipes one snapshot from host to host through this process, which keeps
 // nothing of it. Where one end dies, the other is told by the end of the pipe.
-func (v *Vault) copy(ctx context.Context, src *phases.Lane, c, parent agent.Copy) (Sent, error) {
-	sent, began := Sent{Host: src.Name, Subvolume: c.Source, Since: parent.Created}, time.Now()
+func (v *Vault) copy(ctx context.Context, src *phases.Lane, s agent.Snapshot, parent agent.Copy) (Sent, error) {
+	sent, began := Sent{Host: src.Name, Subvolume: s.Source, Since: parent.Created}, time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	to, err := v.Verb(ctx, "receive", text(agent.ReceiveArgs{Copy: c, Path: v.conf.Path, Host: src.Name}))
+	to, err := v.Verb(ctx, "receive", text(agent.ReceiveArgs{Snapshot: s, Path: v.conf.Path, Host: src.Name}))
 	if err != nil {
 		return sent, err
 	}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
-	from, err := src.Verb(sending, "send", text(agent.SendArgs{FSID: c.FSID, UUID: c.UUID, Parent: parent.UUID}))
+	from, err := src.Verb(sending, "send", text(agent.SendArgs{FSID: s.FSID, UUID: s.UUID, Parent: parent.UUID}))
 	if err != nil {
 		return sent, err
 	}
@@ -214,13 +219,10 @@ func answer(p host.Process) (c agent.Copy, err error) {
 	if failed := ended(p.Wait()); failed != nil {
 		return c, failed
 	}
-	switch {
-	case err != nil:
-		return c, fmt.Errorf("the receiver did not say how it ended: %w", err)
-	case res.Error != nil:
+	if err == nil && res.Error != nil {
 		return c, res.Error
 	}
-	return c, json.Unmarshal(res.Result, &c)
+	return c, errors.Join(err, json.Unmarshal(res.Result, &c))
 }
 
 // Verify looks at both ends of a host's copies and finds what is wrong.

@@ -21,11 +21,6 @@ func (s *Streams) Sent(list []backup.Sent) {
 		rows = append(rows, []string{c.Host, Clean(c.Subvolume), how, Bytes(c.Bytes), Duration(c.Took), Clean(c.At)})
 	}
 	s.table(rows)
-	for _, c := range list {
-		for _, why := range c.Later {
-			s.Notef("note: an earlier snapshot of %s stays on %s for now: %s\n", Clean(c.Subvolume), c.Host, Clean(why))
-		}
-	}
 }
 
 // Chains prints what the backup host has, and what is wrong with it.
