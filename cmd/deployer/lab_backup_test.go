@@ -25,8 +25,8 @@ func TestLabOffHostCopy(t *testing.T) {
 	s.says(s.want(15, "snapshots", "verify"), "there is no complete copy of /persist")
 
 	s.production.Enter(t, "head -c 4M /dev/urandom > /persist/some")
-	s.says(s.want(0, send...), "in full", "/persist/backup/production/")
-	s.says(s.want(0, "snapshots", "verify"), "complete, the next starts from it")
+	s.says(s.want(0, send...), "in full")
+	s.says(s.want(0, "snapshots", "verify"), "complete, next from it")
 	s.production.Enter(t, "echo more > '/persist/a file'")
 	var sent []backup.Sent
 	if err := json.Unmarshal([]byte(s.want(0, append(send, "--json")...).out), &sent); err != nil || len(sent) != 2 {

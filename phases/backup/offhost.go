@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -279,7 +278,7 @@ func Sample(ctx context.Context, r *phases.Run, name string) agent.Sample {
 		}
 		if age := r.Now().Sub(last.Created); age.Seconds() >= s.Values["age_seconds"] {
 			s.Values["age_seconds"] = age.Seconds()
-			s.Detail = fmt.Sprintf("the newest copy of %s on %s, %s, is %s old", path, c.Backup, filepath.Base(last.At), age.Round(time.Second))
+			s.Detail = fmt.Sprintf("the newest copy of %s on %s is %s old", path, c.Backup, age.Round(time.Second))
 		}
 	}
 	s.OK = len(s.Values) > 0

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,7 @@ func (a *app) snapshotVerifyCmd() *cobra.Command {
 			if a.json {
 				a.JSONDoc(chains)
 			} else {
-				a.Chains(chains)
+				a.Chains(chains, time.Now())
 			}
 			if err != nil || code == phases.ExitOK {
 				return err
