@@ -188,9 +188,9 @@ func (v *Vault) copy(ctx context.Context, src *phases.Lane, s agent.Snapshot, pa
 	if err != nil { // the receiver is gone, and says why
 		stop()
 	}
-	lost := ended(from.Wait())
+	lost := ended(from, "send", src.Name)
 	_ = to.CloseWrite()
-	got, err := answer(to)
+	got, err := v.answer(to)
 	sent.At, sent.Took = got.At, time.Since(began).Seconds()
 	if err != nil && lost != nil && sending.Err() == nil {
 		err = lost // the receiver only says that the stream ended
@@ -203,19 +203,20 @@ func text(v any) string {
 	return string(b)
 }
 
-// ended is why a program did not end well.
-func ended(res host.Result, err error) error {
+// ended is why one end of a copy did not end well.
+func ended(p host.Process, verb, on string) error {
+	res, err := p.Wait()
 	if err == nil && res.Code != 0 {
-		err = fmt.Errorf("%s (exit code %d)", strings.TrimSpace(string(res.Stderr)), res.Code)
+		err = fmt.Errorf("`agent %s` on %s ended with exit code %d %s", verb, on, res.Code, strings.TrimSpace(string(res.Stderr)))
 	}
 	return err
 }
 
 // answer is what the receiver says of the copy.
-func answer(p host.Process) (c agent.Copy, err error) {
+func (v *Vault) answer(p host.Process) (c agent.Copy, err error) {
 	var res agent.Response
 	err = json.NewDecoder(p).Decode(&res)
-	if failed := ended(p.Wait()); failed != nil {
+	if failed := ended(p, "receive", v.Name); failed != nil {
 		return c, failed
 	}
 	if err == nil && res.Error != nil {
