@@ -51,7 +51,7 @@ func Open(ctx context.Context, r *phases.Run) (*Vault, error) {
 	if err != nil {
 		v.Drop()
 	}
-	return v, err
+	return v, phases.At("the backup host", err)
 }
 
 // Chain is what the backup host has of one host.

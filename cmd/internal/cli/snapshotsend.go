@@ -74,7 +74,7 @@ func (a *app) withVault(ctx context.Context, hosts []string, do func(context.Con
 	return a.withHosts(ctx, hosts, func(ctx context.Context, r *phases.Run) error {
 		v, err := backup.Open(ctx, r)
 		if err != nil {
-			return phases.At("the backup host", err)
+			return err
 		}
 		defer v.Drop()
 		code := phases.ExitOK
