@@ -59,7 +59,7 @@ lab: tools bin/lab bin/deployer
 vm: tools bin/lab bin/deployer
 	.ci/lab vm
 
-test: tools lint unit race btrfs lab
+test: tools lint unit race btrfs lab vm
 
 demo: tools bin/lab bin/deployer
 	.ci/demo

@@ -126,11 +126,12 @@ func (b *bench) sets() {
 // end to the begin of its start.
 func (b *bench) down() {
 	const at = "/var/lib/services"
+	production.Enter(b.T, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service && systemctl start user-of-it")
 	var down []time.Duration
 	for range rounds {
 		path := strings.Fields(production.Enter(b.T, "ls -d /.snapshots/*-var-lib-services /snapshots/*-var-lib-services 2>/dev/null | grep -v replaced | head -n1"))[0]
 		b.run(b.bin, "snapshots", "restore", "production", path, "--yes")
-		stamps := strings.Fields(production.Enter(b.T, "systemctl show -P InactiveEnterTimestampMonotonic -P InactiveExitTimestampMonotonic app"))
+		stamps := strings.Fields(production.Enter(b.T, "systemctl show -P InactiveEnterTimestampMonotonic -P InactiveExitTimestampMonotonic user-of-it"))
 		from, _ := strconv.ParseInt(stamps[0], 10, 64)
 		to, _ := strconv.ParseInt(stamps[1], 10, 64)
 		down = append(down, time.Duration(to-from)*time.Microsecond)

@@ -72,11 +72,11 @@ func (s *site) survives(random *rand.Rand, round int) {
 	}
 	run := s.latest()
 	s.Logf("run %s killed %s after %s, elsewhere %t", run.id, later, moment, elsewhere)
-	if elsewhere { // neither the record is there nor what was built
+	if elsewhere { // neither the record is there nor what was built; a copy that was under way holds that for a moment
 		_ = os.RemoveAll(s.state)
 		s.state = s.TempDir()
 		for _, h := range run.plan.Hosts {
-			s.shell(0, "nix-store --delete "+h.To+" || test ! -e "+h.To)
+			s.shell(0, "timeout 30 sh -c 'until test ! -e "+h.To+" || nix-store --delete --ignore-liveness "+h.To+"; do sleep 0.1; done'")
 		}
 	}
 	res := s.deployer("resume", run.id)

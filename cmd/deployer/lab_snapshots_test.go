@@ -2,7 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
-	"strings"
+	"os"
 	"testing"
 	"time"
 
@@ -45,19 +45,20 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	before()
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
-	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app")
+	s.production.Enter(t, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service && systemctl start user-of-it")
+	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it")
 	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7"), "verified", "is kept as")
 	before()
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "", "/persist/kept": "new"})
 	s.serves(s.production, "2.0")
-	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic app"); again == started {
-		t.Error("the service that uses the subvolume was not stopped")
+	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it"); again == started || again == "0" {
+		t.Errorf("the service that uses the subvolume was not stopped and started: %s", again)
 	}
 	s.says(s.want(0, "show"), "OPS-7", "restored")
 
 	all := s.snapshotsOf(at)
 	replaced := all[len(all)-1]
-	if !replaced.Replaced {
+	if len(all) != 2 || !replaced.Replaced {
 		t.Fatalf("%+v", all)
 	}
 	s.says(s.want(0, "snapshots", "diff", "production", replaced.Path), "comes back", at+"/later")
@@ -73,26 +74,40 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.serves(s.production, "1.0.0")
 }
 
-// A restore whose controller is killed goes on on the host, and is ended by
-// whoever comes.
-func TestLabSnapshotsRestoreIsKilled(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
+// A restore whose controller is killed, or whose host loses its power, goes on
+// on the host, and is ended by whoever comes.
+func TestLabSnapshotsRestoreIsCutShort(t *testing.T) {
 	const at = "/var/lib/services"
-	s.production.Enter(t, "echo old > "+at+"/mine")
-	s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
-	s.run(0)
-	s.production.Enter(t, "echo new > "+at+"/mine")
-	snap, kept := s.snapshotsOf(at)[0], len(s.runs())
-	cmd, wait := s.start("snapshots", "restore", "production", snap.Path, "--yes")
-	within(t, 30*time.Second, "the restore begins", func() bool { return len(s.runs()) > kept && strings.Contains(s.written(), "undo.intent") })
-	_ = cmd.Process.Kill()
-	wait()
-	s.want(0, "resume", s.latest().id)
-	s.holds(map[string]string{at + "/mine": "old"})
-	s.serves(s.production, "2.0")
-	s.want(0, "rollback", "--yes", s.runs()[0])
-	s.serves(s.production, "1.0.0")
+	for name, cut := range map[string]func(*site, *os.Process){
+		"controller": func(_ *site, p *os.Process) { _ = p.Kill() },
+		"power": func(s *site, _ *os.Process) {
+			s.production.Power(s.T, "powerloss")
+			s.production.Power(s.T, "start")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.production.Enter(t, "echo old > "+at+"/mine; sync")
+			s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
+			deployed := s.run(0).id
+			s.production.Enter(t, "echo new > "+at+"/mine; sync")
+			snap, kept := s.snapshotsOf(at)[0], len(s.runs())
+			cmd, wait := s.start("snapshots", "restore", "production", snap.Path, "--yes")
+			within(t, 30*time.Second, "the restore", func() bool {
+				jobs, _ := s.production.Try("ls /nix/var/deployer/runs/*/data-*.json")
+				return len(s.runs()) > kept && jobs != ""
+			})
+			cut(s, cmd.Process)
+			if run := s.latest().id; wait().exit != 0 {
+				s.want(0, "resume", run)
+			}
+			s.holds(map[string]string{at + "/mine": "old"})
+			s.serves(s.production, "2.0")
+			s.want(0, "rollback", "--yes", deployed)
+			s.serves(s.production, "1.0.0")
+		})
+	}
 }
 
 // Snapshots go by how their runs ended, and the way back of a run with them.
@@ -113,9 +128,9 @@ func TestLabSnapshotsPrune(t *testing.T) {
 	s.equal("snapshots after a dry run", s.snapshotsOf(at), had)
 	s.says(s.want(10, "snapshots", "prune"), "--yes")
 
-	s.production.Enter(t, "mkdir /mnt/held && mount --bind "+had[1].Path+" /mnt/held")
-	s.says(s.want(0, "snapshots", "prune", "--yes"), "deleted", "stays", "mounted at /mnt/held")
-	s.production.Enter(t, "umount /mnt/held && rmdir /mnt/held && test -d /.snapshots/7/snapshot")
+	s.production.Enter(t, "mkdir /run/held && mount --bind "+had[1].Path+" /run/held")
+	s.says(s.want(0, "snapshots", "prune", "--yes"), "deleted", "stays", "mounted at /run/held")
+	s.production.Enter(t, "umount /run/held && rmdir /run/held && test -d /.snapshots/7/snapshot")
 	s.equal("snapshots after", s.snapshotsOf(at), had[1:])
 	s.want(0, "snapshots", "prune", "--yes")
 	s.equal("snapshots at last", s.snapshotsOf(at), had[2:])

@@ -164,6 +164,9 @@ func TestRestoreExchangesAMountedSubvolume(t *testing.T) {
 	if len(kept) != 2 || kept[0].Origin != "a" || s.read(strings.TrimPrefix(kept[0].Path, s.dir)+"/f") != "new" {
 		t.Fatalf("%+v", kept)
 	}
+	if taken := s.set.Snapshots[0].Created; !kept[0].Created.After(taken) { // else retention would take it for old
+		t.Errorf("replaced at %s, after a snapshot of %s", kept[0].Created, taken)
+	}
 	s.done(s.restore(false, kept...)) // the restore is undone
 	s.is("new", "/srv/a", "/srv/b")
 	if len(s.kept()) != 4 {

@@ -18,7 +18,7 @@ var makers = []struct {
 	path *regexp.Regexp
 }{
 	{"deployer", regexp.MustCompile(`(?s)(^|/)\d{8}T\d{6}Z-[^/]+$`)}, // a name may hold a newline
-	{"snapper", regexp.MustCompile(`(^|/)\.snapshots/\d+/snapshot$`)},
+	{"snapper", regexp.MustCompile(`(^|/)[^/]*snapshots/\d+/snapshot$`)}, // also where that is a subvolume's name
 	{"btrbk", regexp.MustCompile(`(?s)[^/]\.\d{8}(T\d{4}(\d{2}[+-]\d{4})?)?(_\d+)?$`)},
 	{"impermanence", regexp.MustCompile(`(^|/)old_roots/[^/]+$`)},
 }
@@ -56,7 +56,7 @@ func (a *agent) made() map[string]Snapshot {
 			case strings.HasPrefix(file, "data-"):
 				if r := load[restoration](s, runFile(run, file)); r != nil && (r.State == dataDone || r.State == dataStays) {
 					for _, m := range r.Members {
-						made[m.Kept] = Snapshot{Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Replaced: true, Recorded: true}
+						made[m.Kept] = Snapshot{Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
 					}
 				}
 			}
@@ -111,7 +111,10 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 			continue // deleted at this moment; live data
 		}
 		s.FSID, s.Name, s.Path, s.ID, s.UUID, s.ParentUUID = fsid, name, v.path(mounts, name), info.ID, info.UUID, info.ParentUUID
-		s.ReadOnly, s.Created, s.Changed, s.Maker = info.ReadOnly, info.Created, info.Changed, "deployer"
+		s.ReadOnly, s.Changed, s.Maker = info.ReadOnly, info.Changed, "deployer"
+		if !s.Replaced { // the subvolume's own age says nothing of how long it is aside
+			s.Created = info.Created
+		}
 		if s.Replaced {
 			s.Source = v.path(mounts, s.Origin)
 		} else if !recorded {

@@ -197,7 +197,8 @@ func race(role, prefix string) {
 			d, err := openDisk(dir, true)
 			return watchedDisk{d, prefix, dir}, err
 		}
-		o.Units = inProcess{o}
+		jobs := &sync.WaitGroup{}
+		o.Units = inProcess{o, jobs}
 		a := newAgent(o)
 		time.Sleep(time.Until(t.At))
 		code := ""
@@ -206,6 +207,7 @@ func race(role, prefix string) {
 				fmt.Fprintln(os.Stderr, role, err)
 			}
 		}
+		jobs.Wait() // who follows one sees its receipt, which is not its last breath
 		fmt.Fprintln(out, code)
 	}
 }
@@ -264,12 +266,15 @@ func (a *agent) fires(ctx context.Context) error {
 
 // inProcess starts a unit's program in this process: with a lock of its own for
 // each open file it is as good as another one, and 20,000 forks faster.
-type inProcess struct{ Options }
+type inProcess struct {
+	Options
+	jobs *sync.WaitGroup
+}
 
 func (u inProcess) Run(_ context.Context, t Transient) error {
 	o := u.Options
 	o.Unit, o.Units = t.Name, u
-	go verb(context.Background(), o, t.Args[len(o.Self)+2:])
+	u.jobs.Go(func() { verb(context.Background(), o, t.Args[len(o.Self)+2:]) })
 	return nil
 }
 

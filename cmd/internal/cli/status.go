@@ -158,6 +158,9 @@ func (a *app) showCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if row.Late, err = state.Late(d.Path); err != nil {
+				return err
+			}
 			if a.json {
 				a.JSONDoc(row)
 				return nil

@@ -75,6 +75,7 @@ var shown = map[string]func(*Streams){
 		s.Show(rows()[1], time.UTC)
 		s.Show(rows()[2], time.UTC)
 		s.Show(rows()[0], time.UTC)
+		s.Show(rows()[3], time.UTC)
 	},
 	"undo":          undos,
 	"snapshots":     stock,
@@ -243,6 +244,7 @@ func rows() []Row {
 	back.Undoes = runID
 	cut := row(waitingRun(), "01kaq000000a1b2c3d", "deploy", state.Interrupted)
 	cut.By, cut.Damage = "github-actions-runner@fv-az1234-567.internal.cloudapp.net", "line 40: the checksum does not fit"
+	cut.Late = 2
 	failed := row(failingRun(), "01kar6zzzzzzzz0001", "deploy", "")
 	failed.Reason = "ticket OPS-1234: openssl"
 	return []Row{back, failed, row(goodRun(), runID, "deploy", ""), cut}

@@ -16,6 +16,7 @@ type Row struct {
 	Path   string       `json:"path"`
 	Undone string       `json:"undone_by,omitempty"` // the run that rolled it back
 	Damage string       `json:"damage,omitempty"`
+	Late   int          `json:"late,omitempty"` // records of a process that was taken over from
 }
 
 // MarkUndone finds the runs that later ones rolled back, on every host that had
@@ -153,7 +154,7 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 	if r.Undoes != "" {
 		fmt.Fprintf(&b, "  undoes   run %s\n", r.Undoes)
 	}
-	fmt.Fprintf(&b, "  started  %s by %s\n", r.Started.In(zone).Format("2006-01-02 15:04:05 MST"), r.By)
+	b.WriteString(s.wrap("  started  ", r.Started.In(zone).Format("2006-01-02 15:04:05 MST")+" by "+r.By))
 	if r.Reason != "" {
 		b.WriteString(s.wrap("  reason   ", r.Reason))
 	}
@@ -168,6 +169,9 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 	}
 	if r.Damage != "" {
 		b.WriteString(s.wrap("  damaged  ", r.Damage))
+	}
+	if r.Late > 0 {
+		b.WriteString(s.wrap("  late     ", fmt.Sprintf("%d records of a process that had been taken over from; they do not count", r.Late)))
 	}
 	hosts := widest(keys(r.Lanes))
 	for _, host := range keys(r.Lanes) {
