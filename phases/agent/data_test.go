@@ -559,6 +559,27 @@ func TestDeleteGuard(t *testing.T) {
 	}
 }
 
+// One that was cut short is done by the next: nothing else is deleted.
+func TestDeleteCutShortIsDoneAgain(t *testing.T) {
+	s := newStock(t, "a", "b", "c")
+	s.take("/srv/a", "/srv/b")
+	_, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-2", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/c"}})
+	must(t, err)
+	store, _ := s.store(true)
+	must(t, store.writeJSON(runFile("r-1", "closing.json"), Closing{Run: "r-1", Outcome: "committed"}))
+	func() {
+		defer func() { s.Moment, _ = nil, recover() }()
+		s.Moment = func(moment string) { panic(moment) }
+		s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots})
+		t.Error("it was not cut short")
+	}()
+	list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots, Wait: 10})
+	must(t, err)
+	if len(list) != 2 || list[0].State != "gone" || list[1].State != "freed" || len(s.beside()) != 1 {
+		t.Errorf("%+v, %q", list, s.beside())
+	}
+}
+
 func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
 	s := newStock(t, "a")
 	s.sh("head -c 200000 /dev/urandom > srv/a/deleted")

@@ -56,6 +56,7 @@ func (a *agent) deleteSnapshots(ctx context.Context, args DeleteArgs) ([]Deleted
 			}
 		}
 		list = append(list, d)
+		a.at("deleted")
 	}
 	return list, w.freed(ctx, list, args.Wait)
 }
