@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -78,7 +79,7 @@ func AsFailure(err error) *Failure {
 }
 
 // At is what kept a command outside of a run from something on a host.
-func At(host string, err error) error {
+func At(name string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -90,7 +91,11 @@ func At(host string, err error) error {
 	if errors.As(err, &ae) && len(f.Hint) == 0 {
 		f.Hint = ae.Hint
 	}
-	f.Host = host
+	var he *host.Error
+	if errors.As(err, &he) && len(f.Hint) == 0 {
+		f.Hint = he.Hint
+	}
+	f.Host = name
 	return &f
 }
 

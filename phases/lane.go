@@ -99,6 +99,19 @@ func (l *Lane) Raw(ctx context.Context, op string, args json.RawMessage) (json.R
 	return out, err
 }
 
+// Verb starts one of the agent's verbs in a session of its own. Its streams are
+// the caller's; it ends with ctx, and with the connection.
+func (l *Lane) Verb(ctx context.Context, args ...string) (host.Process, error) {
+	if _, err := l.agent(ctx); err != nil { // puts it there
+		return nil, err
+	}
+	digest, _, err := l.agents.For(l.Seen.Arch)
+	if err != nil {
+		return nil, err
+	}
+	return l.Host.Start(ctx, host.Command{Args: append([]string{agent.LauncherPath, "run", digest}, args...), Privileged: true})
+}
+
 // started is the lane's agent, nil where none was needed yet.
 func (l *Lane) started() *agent.Client {
 	l.opening.Lock()
@@ -197,6 +210,15 @@ func (l *Lane) run(ctx context.Context, stdin io.Reader, args ...string) error {
 		err = fmt.Errorf("exit code %d: %s", res.Code, strings.TrimSpace(string(res.Stderr)))
 	}
 	return err
+}
+
+// ByRoot is what root types once on a host without deployer-host.nix.
+func ByRoot(user, address string) []string {
+	return []string{
+		"deployer debug launcher | ssh root@" + address + " '" + strings.ReplaceAll(agent.InstallLauncher, "\n", "; ") + "'",
+		"# and in the host's configuration: security.sudo.extraRules = [{ users = [\"" + user + "\"]; commands = [{ command = \"" + agent.LauncherPath + "\"; options = [\"NOPASSWD\"]; }]; }];",
+		"# or both, and a guard that outlives a reboot, by a module for hosts: deployer init --module",
+	}
 }
 
 // stream is an agent's process as a ReadWriteCloser. An agent ends when its input

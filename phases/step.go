@@ -83,9 +83,9 @@ type Change struct {
 
 // Finding is something that would make the run fail, found before it starts.
 type Finding struct {
-	Host string
-	What string
-	Hint []string // what mends it, to be pasted
+	Host string   `json:"host"`
+	What string   `json:"what"`
+	Hint []string `json:"hint,omitempty"` // what mends it, to be pasted
 }
 
 func (f Finding) String() string {

@@ -69,8 +69,9 @@ type BackupTo struct {
 type OffHost struct {
 	Pos        Pos      `yaml:"-"`
 	Address    string   `yaml:"address" rule:"need,address"`
-	Path       string   `yaml:"path" rule:"need,abs"`
-	Subvolumes []string `yaml:"subvolumes" rule:"abs"`
+	User       string   `yaml:"user"`                  // root-equivalent; empty: what ssh_config says
+	Path       string   `yaml:"path" rule:"need,abs"`  // a folder on Btrfs; copies lie in PATH/HOST/SNAPSHOT
+	Subvolumes []string `yaml:"subvolumes" rule:"abs"` // default: those of `snapshots`
 }
 
 // Metric is a named number.
@@ -236,7 +237,7 @@ type Check struct {
 	Disk      string            `yaml:"disk" rule:"subject,abs"`
 	Subvols   []string          `yaml:"subvolumes" rule:"subject,abs"`
 	Snapshot  string            `yaml:"snapshot" rule:"subject,abs"` // folder in which a new enough one must be
-	Backup    string            `yaml:"backup" rule:"subject,backup,unbuilt"`
+	Backup    string            `yaml:"backup" rule:"subject,backup"`
 	Reboot    bool              `yaml:"reboot" rule:"subject,one=true"` // of staging and validate: made once, before the commit; default within 5m
 	Fio       string            `yaml:"fio" rule:"subject,unbuilt"`
 	Metric    string            `yaml:"metric" rule:"subject,metric,unbuilt"`

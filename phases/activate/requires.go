@@ -33,9 +33,9 @@ func (lock) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
 	switch {
 	case f.Root:
 	case f.Sudo != "" && !strings.HasSuffix(f.Sudo, agent.LauncherPath+": command not found"):
-		add("the deploy user cannot run the agent: "+f.Sudo, rootLines(f.User, to)...)
+		add("the deploy user cannot run the agent: "+f.Sudo, phases.ByRoot(f.User, to)...)
 	case !f.Launcher:
-		add("there is no launcher at "+agent.LauncherPath, rootLines(f.User, to)...)
+		add("there is no launcher at "+agent.LauncherPath, phases.ByRoot(f.User, to)...)
 	}
 	if f.OpenRun != "" && !settled(env, f.OpenRun) {
 		add("run "+f.OpenRun+" was never finished on this host", "deployer resume "+f.OpenRun, "deployer abort "+f.OpenRun)
@@ -54,15 +54,6 @@ func settled(env *phases.Env, run string) bool {
 	}
 	was := env.Past(run, env.Lane.Name)
 	return was == state.Committed || was == state.Restored || was == state.Untouched
-}
-
-// rootLines is what root does once on a host without deployer-host.nix.
-func rootLines(user, address string) []string {
-	return []string{
-		"deployer debug launcher | ssh root@" + address + " '" + strings.ReplaceAll(agent.InstallLauncher, "\n", "; ") + "'",
-		"# and in the host's configuration: security.sudo.extraRules = [{ users = [\"" + user + "\"]; commands = [{ command = \"" + agent.LauncherPath + "\"; options = [\"NOPASSWD\"]; }]; }];",
-		"# or both, and a guard that outlives a reboot, by a module for hosts: deployer init --module",
-	}
 }
 
 // Requires finds a user who may not import unsigned paths.

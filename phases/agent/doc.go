@@ -22,7 +22,11 @@
 //	runs/RUN/             recipe.json, RESTORE.txt, files/DIGEST, closing.json;
 //	                      set-STAMP.json, pause.json, data-ID.json: see below
 //	holds.json            snapshots that are not to be deleted
+//	runs/backup/          sets that were taken for the backup host
 //	snapshots/            where /.snapshots is not there
+//
+// On a backup host, PATH/HOST/.deployer has a record of each copy beside it,
+// the lock, and what is being received.
 //
 // # What it guarantees, each with a test of the same name
 //

@@ -27,6 +27,7 @@ const (
 // Program is a child of the agent.
 type Program struct {
 	Args, Env      []string
+	Stdin          *os.File // nil: empty
 	Stdout, Stderr io.Writer
 	Grace          time.Duration // 0: execGrace
 }
@@ -57,6 +58,9 @@ func run(ctx context.Context, path string, p Program) (Ending, error) {
 		c.Env = append(c.Env, "LOCALE_ARCHIVE="+archive)
 	}
 	c.Dir, c.Stdout, c.Stderr = "/", p.Stdout, p.Stderr
+	if p.Stdin != nil {
+		c.Stdin = p.Stdin
+	}
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return unix.Kill(-c.Process.Pid, unix.SIGTERM) }
 	c.WaitDelay = cmp.Or(p.Grace, execGrace) // then the leader is killed and the pipes, which a grandchild may keep open, are left

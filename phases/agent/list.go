@@ -111,7 +111,7 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 			continue // deleted at this moment; live data
 		}
 		s.FSID, s.Name, s.Path, s.ID, s.UUID, s.ParentUUID = fsid, name, v.path(mounts, name), info.ID, info.UUID, info.ParentUUID
-		s.ReadOnly, s.Maker = info.ReadOnly, "deployer"
+		s.ReadOnly, s.Changed, s.Maker = info.ReadOnly, info.Changed, "deployer"
 		if !s.Replaced { // the subvolume's own age says nothing of how long it is aside
 			s.Created = info.Created
 		}

@@ -12,9 +12,11 @@ import (
 
 const usage = `usage: deployer-agent [-root DIR] serve
        deployer-agent [-root DIR] restore RUN | guard RUN | resume
+       deployer-agent [-root DIR] send | receive JSON
 The agent of deployer on a host. serve answers JSON lines on standard input;
 restore puts the host back to what it was before a run, from its stored recipe;
-guard does that by itself where no decision comes in time; resume goes on with it after a boot`
+guard does that by itself where no decision comes in time; resume goes on with it after a boot;
+send and receive are the two ends of an off-host copy`
 
 // Main is the program: the verbs of cmd/deployer-agent and of `deployer agent`.
 func Main(args []string) int {
@@ -46,6 +48,15 @@ func verb(ctx context.Context, o Options, args []string) (int, error) {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		return 1, Serve(ctx, os.Stdin, os.Stdout, o)
+	case len(args) == 2 && args[0] == "send":
+		if err := newAgent(o).send(args[1]); err != nil {
+			return 1, err
+		}
+		return 0, nil
+	case len(args) == 2 && args[0] == "receive":
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		return 0, newAgent(o).receive(ctx, args[1])
 	case len(args) == 2 && args[0] == "job":
 		return newAgent(o).runJob(ctx, args[1])
 	case len(args) == 2 && args[0] == "guard":

@@ -55,6 +55,9 @@ func init() { // not at once: it would refer to itself
 		OpPreview:   is(child, (*agent).preview),
 		OpFiles:     is(writes, (*agent).files),
 		OpHold:      is(settles, (*agent).hold),
+		OpBackup:    is(child, (*agent).backup),
+		OpCopied:    is(child, (*agent).copied),
+		OpCopies:    is(reads, (*agent).copies),
 		OpDelete:    is(settles, (*agent).deleteSnapshots),
 	}
 }

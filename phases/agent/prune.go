@@ -23,14 +23,7 @@ func (a *agent) hold(_ context.Context, args HoldArgs) (HoldArgs, error) {
 	if err != nil {
 		return args, err
 	}
-	holds := holdsOf(s)
-	if holds[args.UUID] == nil {
-		holds[args.UUID] = map[string]string{}
-	}
-	if holds[args.UUID][args.By] = args.Reason; args.Reason == "" {
-		delete(holds[args.UUID], args.By)
-	}
-	return args, s.writeJSON(holdsFile, holds)
+	return args, s.hold(args)
 }
 
 func holdsOf(s *store) map[string]map[string]string {

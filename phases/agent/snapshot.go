@@ -218,7 +218,7 @@ func (s *shot) verify(fs Snapper, tree Tree, args SnapshotArgs) (Snapshot, error
 	}
 	name, e := tree.Path(info.ID)
 	return Snapshot{Source: s.source, Path: path, ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: true,
-		Run: args.Run, Created: info.Created, FSID: s.fsid, Name: name, Origin: s.origin, Generation: args.Generation,
+		Run: args.Run, Created: info.Created, Changed: info.Changed, FSID: s.fsid, Name: name, Origin: s.origin, Generation: args.Generation,
 		Consistency: cmp.Or(args.Consistency, Single), Maker: "deployer", Recorded: true}, errors.Join(err, e)
 }
 

@@ -102,6 +102,7 @@ type Snapshot struct {
 	ReadOnly    bool      `json:"read_only"`
 	Run         string    `json:"run,omitempty"`
 	Created     time.Time `json:"created"`
+	Changed     uint64    `json:"changed,omitempty"` // transaction of its last change
 	FSID        string    `json:"fsid,omitempty"`
 	Name        string    `json:"name,omitempty"`   // its path below the top level
 	Origin      string    `json:"origin,omitempty"` // its source's

@@ -69,5 +69,8 @@ const (
 	OpPreview   = "btrfs.preview"  // PreviewArgs → Preview: may take and delete a temporary snapshot
 	OpFiles     = "btrfs.files"    // FilesArgs → FilesResult: single files out of a snapshot
 	OpHold      = "btrfs.hold"     // HoldArgs → HoldArgs
+	OpBackup    = "btrfs.backup"   // SnapshotArgs → []Snapshot: a set for the backup host, held
+	OpCopied    = "btrfs.copied"   // Snapshot → []Deleted: it is complete; those before it go
+	OpCopies    = "btrfs.copies"   // CopiesArgs → []Copy: what a backup host has, oldest first
 	OpDelete    = "btrfs.delete"   // DeleteArgs → []Deleted: only what nothing can want any more
 )

@@ -102,7 +102,7 @@ func pause(ctx context.Context, env *phases.Env, d time.Duration) (stop bool, er
 // in a row: one lost packet is no reason.
 func (w *watch) look(ctx context.Context, env *phases.Env, age time.Duration, open map[int]breach) error {
 	for i, r := range w.conf.Rules {
-		detail, err := breached(ctx, env.Lane, r.Check.For(env.Lane.Conf))
+		detail, err := breached(ctx, env, r.Check.For(env.Lane.Conf))
 		if err != nil {
 			return err
 		}
@@ -141,10 +141,10 @@ func (w *watch) words(r *runbooks.Rule, age time.Duration) string {
 // breached says in what way a rule is breached, or "". A rule with a condition
 // is breached when that holds; one without, when its subject is not well. What
 // cannot be measured is breached: no data is never good news.
-func breached(ctx context.Context, l *phases.Lane, c *runbooks.Check) (string, error) {
+func breached(ctx context.Context, env *phases.Env, c *runbooks.Check) (string, error) {
 	plain := *c
 	plain.When = ""
-	s, err := validate.Look(ctx, l, &plain, c.Timeout)
+	s, err := validate.Look(ctx, env, &plain, c.Timeout)
 	switch {
 	case ctx.Err() != nil:
 		return "", ctx.Err()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/backup"
 	"github.com/hbohlen/deployer/runbooks"
 )
 
@@ -43,6 +44,9 @@ func Describe(c *runbooks.Check) string {
 	if c.When != "" {
 		text += ", " + c.When
 	}
+	if c.MaxAge > 0 {
+		text += ", younger than " + c.MaxAge.String()
+	}
 	if c.NewerThan > 0 {
 		text += ", a snapshot newer than " + c.NewerThan.String()
 	}
@@ -58,6 +62,8 @@ func subject(c *runbooks.Check) string {
 		return strings.Join(c.Command, " ")
 	case "subvolumes":
 		return strings.Join(c.Subvols, ", ")
+	case "backup":
+		return c.Backup
 	}
 	return probe(c).Target
 }
@@ -79,11 +85,14 @@ func probe(c *runbooks.Check) agent.Probe {
 // Do implements phases.Step.
 func (c *Check) Do(ctx context.Context, env *phases.Env) error {
 	conf := c.conf.For(env.Lane.Conf)
+	if conf.Kind == "backup" { // asking again makes no copy younger
+		conf.Successes, conf.Interval = 1, conf.Within
+	}
 	deadline := time.Now().Add(conf.Within)
 	streak, tries := 0, 0
 	var last agent.Sample
 	for {
-		s, err := Look(ctx, env.Lane, conf, time.Until(deadline))
+		s, err := Look(ctx, env, conf, time.Until(deadline))
 		if err != nil {
 			return err
 		}
@@ -99,7 +108,7 @@ func (c *Check) Do(ctx context.Context, env *phases.Env) error {
 		}
 		if time.Until(deadline) <= conf.Interval {
 			env.Facts(map[string]any{"sample": brief(last), "tries": tries})
-			return checkFailed(conf, last, tries)
+			return checkFailed(conf, env.Lane.Name, last, tries)
 		}
 		env.Say(last.Detail)
 		if err := sleep(ctx, conf.Interval); err != nil {
@@ -114,8 +123,11 @@ func brief(s agent.Sample) agent.Sample {
 	return s
 }
 
-func checkFailed(c *runbooks.Check, s agent.Sample, tries int) error {
+func checkFailed(c *runbooks.Check, host string, s agent.Sample, tries int) error {
 	f := phases.Fail(fmt.Errorf("%s (%s %s; %d tries in %s)", s.Detail, c.Kind, subject(c), tries, c.Within))
+	if c.Kind == "backup" {
+		f.Hint = []string{"deployer snapshots send --host " + host}
+	}
 	if s.Output != "" {
 		lines := strings.Split(strings.TrimRight(s.Output, "\n"), "\n")
 		f.Output = lines[max(0, len(lines)-20):]
@@ -134,8 +146,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // Look takes one sample, from the host or from the controller, and applies the
 // check's condition.
-func Look(ctx context.Context, l *phases.Lane, c *runbooks.Check, left time.Duration) (agent.Sample, error) {
-	p := probe(c)
+func Look(ctx context.Context, env *phases.Env, c *runbooks.Check, left time.Duration) (agent.Sample, error) {
+	if c.Kind == "backup" {
+		return copied(ctx, env, c, left)
+	}
+	p, l := probe(c), env.Lane
 	if left > 0 {
 		p.Timeout = min(p.Timeout, max(left, time.Second))
 	}
@@ -148,6 +163,20 @@ func Look(ctx context.Context, l *phases.Lane, c *runbooks.Check, left time.Dura
 	}
 	if err != nil {
 		return s, err
+	}
+	return condition(c, s)
+}
+
+// copied looks at what the backup host has of a host.
+func copied(ctx context.Context, env *phases.Env, c *runbooks.Check, left time.Duration) (agent.Sample, error) {
+	within, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	s := backup.Sample(within, env.Run, env.Lane.Name)
+	if s.OK && c.MaxAge > 0 && s.Values["age_seconds"] > c.MaxAge.Seconds() {
+		s.OK, s.Detail = false, fmt.Sprintf("%s, want at most %s", s.Detail, c.MaxAge)
+	}
+	if ctx.Err() != nil {
+		return s, ctx.Err()
 	}
 	return condition(c, s)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/host"
+	"github.com/hbohlen/deployer/phases/host/hosttest"
 	"github.com/hbohlen/deployer/phases/phasetest"
 	"github.com/hbohlen/deployer/runbooks"
 )
@@ -250,13 +251,52 @@ func TestFromController(t *testing.T) {
 	}
 }
 
+func TestABackupIsAsOldAsTheOldestOfItsNewestCopies(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	at := func(source string, age time.Duration, problem string) agent.Copy {
+		return agent.Copy{Snapshot: agent.Snapshot{Source: source, Created: now.Add(-age), Path: "/s/" + now.Add(-age).Format("15h04") + "-backup"}, Problem: problem}
+	}
+	both := []agent.Copy{at("/a", 30*time.Hour, ""), at("/b", 5*time.Hour, ""), at("/a", 3*time.Hour, "")}
+	for name, tt := range map[string]struct {
+		copies []agent.Copy
+		dial   error
+		maxAge time.Duration
+		when   string
+		want   string // of the failure
+	}{
+		"young enough":      {copies: both, maxAge: 6 * time.Hour, when: "age_seconds == 5 * 3600"},
+		"too old":           {copies: both, maxAge: 4 * time.Hour, want: "the newest copy of /b on vault:/srv is 5h0m0s old, want at most 4h0m0s"},
+		"not as wanted":     {copies: both, when: "age_seconds < 60", want: "want age_seconds < 60"},
+		"no copy":           {copies: both[:1], want: "no complete copy of /b of h1"},
+		"none that is good": {copies: append(both[:2:2], at("/b", time.Hour, "changed"), at("/a", time.Hour, "changed")), maxAge: 6 * time.Hour, want: "the newest copy of /a on vault:/srv"},
+		"out of reach":      {dial: &host.Error{Kind: host.Timeout, Host: "vault", Err: errors.New("no answer")}, want: "cannot reach vault: no answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, vault := phasetest.Make(t, "h1"), phasetest.Make(t, "vault")
+			vault.Fake.On(hosttest.Prefix("sh", "-s")).Out("deployer-facts=1\nhostname=vault\nuname=6.6 x86_64\nuser=root\nuid=0\nlauncher=1\nend=1\n")
+			vault.Handle(agent.OpCopies, func(json.RawMessage) (any, error) { return tt.copies, nil })
+			env := m.Env()
+			env.Now = func() time.Time { return now }
+			env.Project.Backup = &runbooks.BackupTo{OffHost: &runbooks.OffHost{Address: "vault", Path: "/srv", Subvolumes: []string{"/a", "/b"}}}
+			env.Dial = func(context.Context, *runbooks.Host) (host.Host, error) { return vault.Fake, tt.dial }
+			err := NewCheck("h1", &runbooks.Check{Kind: "backup", Backup: "off-host", MaxAge: tt.maxAge, When: tt.when, Within: 30 * time.Second, Successes: 2, Interval: time.Second}).Do(t.Context(), env)
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || phases.AsFailure(err).Hint[0] != "deployer snapshots send --host h1"):
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
 // From the controller means from here: no host is asked.
 func TestCheckFromController(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 	defer srv.Close()
 	l := phases.NewLane(&runbooks.Host{Name: "h1", Address: "h1"}, nil)
 	c := &runbooks.Check{Kind: "http", HTTP: srv.URL, From: "controller", Status: http.StatusTeapot, When: "status == 418", Timeout: 5 * time.Second}
-	if s, err := Look(t.Context(), l, c, time.Second); err != nil || !s.OK {
+	if s, err := Look(t.Context(), &phases.Env{Lane: l}, c, time.Second); err != nil || !s.OK {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -28,7 +28,7 @@ type snapshotsOptions struct {
 func (a *app) snapshotsCmd() *cobra.Command {
 	c := &cobra.Command{Use: "snapshots", Short: "List, compare, restore, prune and copy the snapshots on the hosts",
 		Example: "  deployer snapshots list\n  deployer snapshots restore production SNAPSHOT --dry-run\n  deployer snapshots prune --dry-run"}
-	c.AddCommand(a.snapshotsListCmd(), a.snapshotsDiffCmd(), a.snapshotsRestoreCmd(), a.snapshotsPruneCmd())
+	c.AddCommand(a.snapshotsListCmd(), a.snapshotsDiffCmd(), a.snapshotsRestoreCmd(), a.snapshotsPruneCmd(), a.snapshotSendCmd(), a.snapshotVerifyCmd())
 	for _, sub := range c.Commands() {
 		sub.Args = inOurWords(sub.Args)
 	}
@@ -139,6 +139,18 @@ go can no longer be rolled back, and its old system may be garbage-collected.`,
 
 // onHosts reaches the hosts named, or all of the project, and does something.
 func (a *app) onHosts(ctx context.Context, names []string, do func(context.Context, *phases.Run) error) error {
+	return a.withHosts(ctx, names, func(ctx context.Context, r *phases.Run) error {
+		for _, l := range r.Lanes {
+			if err := r.Look(ctx, l); err != nil {
+				return phases.At(l.Name, err)
+			}
+		}
+		return do(ctx, r)
+	})
+}
+
+// withHosts is onHosts for hosts that need not all be reached.
+func (a *app) withHosts(ctx context.Context, names []string, do func(context.Context, *phases.Run) error) error {
 	p, err := a.loadProject()
 	if err != nil {
 		return err
@@ -169,11 +181,6 @@ func (a *app) onHosts(ctx context.Context, names []string, do func(context.Conte
 			l.Drop()
 		}
 	}()
-	for _, l := range r.Lanes {
-		if err := sig.ended(r.Look(sig.ctx, l)); err != nil {
-			return phases.At(l.Name, err)
-		}
-	}
 	return sig.ended(do(sig.ctx, r))
 }
 

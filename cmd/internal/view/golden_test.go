@@ -16,6 +16,7 @@ import (
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/backup"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -78,8 +79,23 @@ var shown = map[string]func(*Streams){
 	},
 	"undo":          undos,
 	"snapshots":     stock,
+	"copies":        copies,
 	"report-failed": func(s *Streams) { s.Printf("%s", Report(rows()[1], thePlan(), time.UTC)) },
 	"report-good":   func(s *Streams) { s.Printf("%s", Report(rows()[2], thePlan(), time.UTC)) },
+}
+
+func copies(s *Streams) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	s.Sent([]backup.Sent{
+		{Host: "production", Subvolume: "/persist", At: "/srv/backup/production/20260102T113000Z-backup-persist", Bytes: 3 << 30, Took: 61},
+		{Host: "production", Subvolume: "/var/lib/services", At: "/srv/backup/production/20260102T113000Z-backup-services", Since: now, Bytes: 117 << 10, Took: 1},
+	})
+	at := func(uuid, name, problem string) agent.Copy {
+		return agent.Copy{Snapshot: agent.Snapshot{UUID: uuid, Source: "/persist", Created: now.Add(-30 * time.Minute), Path: "/s/20260102T113000Z-backup-persist"}, At: "/srv/backup/production/" + name, Problem: problem}
+	}
+	partial := agent.Copy{At: "/srv/backup/production/.deployer/receiving-1/new\nline", Problem: "a partial copy", Partial: true}
+	s.Chains([]backup.Chain{{Host: "production", Parents: []string{"2"}, Copies: []agent.Copy{at("1", "a", "changed"), at("2", "b", ""), at("3", "c", ""), partial},
+		Wrong: []phases.Finding{{Host: "production", What: "/srv/backup/production/a: it was changed after it was received", Hint: []string{"ssh backup btrfs subvolume delete /srv/backup/production/a"}}}}}, now)
 }
 
 func TestGoldens(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -176,5 +177,37 @@ func TestUsageAgreesWithTheCommand(t *testing.T) {
 	if err != nil || u.Device != 256<<20 || !strings.Contains(out, fmt.Sprintf("Device unallocated: %d ", u.Unallocated)) ||
 		!strings.Contains(out, fmt.Sprintf("Size:%d, Used:%d", u.MetaOf, u.Meta)) || u.Copies != 2 || u.Reserve == 0 {
 		t.Errorf("%+v %v\n%s", u, err, out)
+	}
+}
+
+// A signal that found the sending thread waiting for a full pipe made the kernel
+// begin the call again: the stream had a second beginning in its middle.
+func TestASignalDoesNotBeginAStreamAgain(t *testing.T) {
+	dir := disk(t)
+	create(t, dir, "a")
+	shell(t, dir, "head -c 4M /dev/urandom > a/file")
+	snapshot := mustSnapshot(t, dir, "a", "snap")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- Send(snapshot, 0, w); w.Close() }()
+	var stream []byte
+	for part := make([]byte, 64<<10); ; {
+		tasks, _ := os.ReadDir("/proc/self/task")
+		for _, task := range tasks {
+			tid, _ := strconv.Atoi(task.Name())
+			_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+		n, err := r.Read(part)
+		stream = append(stream, part[:n]...)
+		if err != nil || len(stream) > 32<<20 {
+			break
+		}
+	}
+	r.Close()
+	if err := <-sent; err != nil || bytes.Count(stream, []byte(streamMagic)) != 1 || len(stream) < 4<<20 {
+		t.Errorf("%v: %d bytes with %d beginnings", err, len(stream), bytes.Count(stream, []byte(streamMagic)))
 	}
 }

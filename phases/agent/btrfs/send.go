@@ -8,8 +8,11 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Change is how one path differs between two snapshots.
@@ -50,7 +53,7 @@ func Compare(older, newer *os.File) (Diff, error) {
 	go func() {
 		defer w.Close()
 		const noData = 1 // BTRFS_SEND_FLAG_NO_FILE_DATA
-		sent <- ioctl(newer, iocSend, &sendArgs{FD: int64(w.Fd()), Parent: was.ID, Flags: noData})
+		sent <- send(newer, was.ID, w, noData)
 	}()
 	d, err := readStream(bufio.NewReaderSize(r, 1<<20))
 	_ = r.Close() // a send that is still under way ends by this
@@ -58,6 +61,35 @@ func Compare(older, newer *os.File) (Diff, error) {
 		err = errors.Join(fmt.Errorf("cannot compare %s with %s: %w", newer.Name(), older.Name(), sendErr), err)
 	}
 	return d, err
+}
+
+// Send writes a read-only snapshot as a stream for `btrfs receive`: all of it,
+// or what is other than in a parent, which the receiver must have as well.
+func Send(snapshot *os.File, parent uint64, to *os.File) error {
+	if err := send(snapshot, parent, to, 0); err != nil {
+		return fmt.Errorf("cannot send %s: %w", snapshot.Name(), err)
+	}
+	return nil
+}
+
+// send keeps signals away from its thread: one that came while the pipe is full
+// would make the kernel begin the call again, and the stream with it, in its middle.
+func send(snapshot *os.File, parent uint64, to *os.File, flags uint64) error {
+	runtime.LockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err := ioctl(snapshot, iocSend, &sendArgs{FD: int64(to.Fd()), Parent: parent, Flags: flags})
+	if e := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); e != nil {
+		return errors.Join(err, e) // the thread ends with its goroutine
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // fs/btrfs/send.h: commands, and attributes of them.
