@@ -53,6 +53,8 @@ func Retain(list []agent.Snapshot, lanes []agent.Lane, keep runbooks.Keep, now t
 			k.Keep, k.Why = true, "this host has no record that deployer made it"
 		case how == "open":
 			k.Keep, k.Why = true, "run "+s.Run+" may still go back to it"
+		case how == agent.Released: // an earlier prune could not delete it
+			k.Why = "run " + s.Run + " is not undone any more"
 		case rank[s.Run] == 1:
 			k.Keep, k.Why = true, "of the last good run"
 		case rank[s.Run] > 0 && rank[s.Run] <= keep.GoodRuns:

@@ -14,7 +14,7 @@ import (
 
 // TestRetainGoesByOutcome has a host's runs as a line, the oldest first: `6c2`
 // is one of 6 days ago that was committed and left two snapshots; r went back,
-// o is open, s is stuck, - is unknown to the host, x is one of no record.
+// o is open, s is stuck, l was released, - is unknown to the host, x is one of no record.
 func TestRetainGoesByOutcome(t *testing.T) {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	keep := runbooks.Keep{GoodRuns: 2, FailedDays: 10, Most: 4}
@@ -25,6 +25,7 @@ func TestRetainGoesByOutcome(t *testing.T) {
 		{"what is open", "400o2 300s1 2c1 1c1 0c1", "400o2 300s1 1c1 0c1", "1c1", "2c1"},
 		{"no more than so many", "9c1 6r1 5r1 4r1 3r1 2r1", "9c1 5r1 4r1 3r1 2r1", "5r1 4r1 3r1 2r1", ""},
 		{"of an open run, however many", "90o1 6r1 5r1 4r1 3r1 2r1", "90o1 5r1 4r1 3r1 2r1", "5r1 4r1 3r1 2r1", ""},
+		{"of a run that was released", "9l1 8c1 7c1", "8c1 7c1", "8c1", ""},
 		{"of no record", "400x1", "400x1", "", ""},
 		{"nothing", "", "", "", ""},
 	} {
@@ -39,7 +40,7 @@ func TestRetainGoesByOutcome(t *testing.T) {
 				list = append(list, agent.Snapshot{Run: id, Created: now.Add(-time.Duration(days) * 24 * time.Hour), Recorded: how != 'x'})
 			}
 			l := agent.Lane{Run: id, Recipe: true}
-			if how := map[rune]string{'c': "committed", 'r': "restored", 's': "stuck"}[how]; how != "" {
+			if how := map[rune]string{'c': "committed", 'r': "restored", 's': "stuck", 'l': "released"}[how]; how != "" {
 				l.Closing = &agent.Closing{Outcome: how}
 			}
 			if how != '-' && how != 'x' {
