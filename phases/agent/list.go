@@ -17,7 +17,7 @@ var makers = []struct {
 	name string
 	path *regexp.Regexp
 }{
-	{"deployer", regexp.MustCompile(`(?s)(^|/)\d{8}T\d{6}Z-[^/]+$`)}, // a name may hold a newline
+	{"deployer", regexp.MustCompile(`(?s)(^|/)\d{8}T\d{6}Z-[^/]+$`)},     // a name may hold a newline
 	{"snapper", regexp.MustCompile(`(^|/)[^/]*snapshots/\d+/snapshot$`)}, // also where that is a subvolume's name
 	{"btrbk", regexp.MustCompile(`(?s)[^/]\.\d{8}(T\d{4}(\d{2}[+-]\d{4})?)?(_\d+)?$`)},
 	{"impermanence", regexp.MustCompile(`(^|/)old_roots/[^/]+$`)},

@@ -24,6 +24,7 @@ type Snapper struct {
 	Sync     func(dir *os.File) error
 	Snapshot func(src, dir *os.File, name string) error
 	Destroy  func(dir *os.File, name string) error
+	Ballast  func(dir *os.File) // see layBallast
 }
 
 // Tree is every subvolume of a file system: *btrfs.Tree.
@@ -37,7 +38,7 @@ type Tree interface {
 var kernel = Snapper{
 	Open: btrfs.Open, IsRoot: btrfs.IsRoot, FSID: btrfs.FSID, Get: btrfs.Get,
 	Tree: func(f *os.File) (Tree, error) { return btrfs.ReadTree(f) },
-	Sync: btrfs.Sync, Snapshot: btrfs.Snapshot, Destroy: btrfs.Destroy,
+	Sync: btrfs.Sync, Snapshot: btrfs.Snapshot, Destroy: btrfs.Destroy, Ballast: layBallast,
 }
 
 // describe is Get for a path that must be a subvolume's root itself.
@@ -179,7 +180,7 @@ func (a *agent) take(ctx context.Context, s *store, shots []*shot, args Snapshot
 			return set, err
 		}
 		set.Snapshots = append(set.Snapshots, snap)
-		layBallast(s.dir)
+		a.fs.Ballast(s.dir)
 	}
 	return set, a.syncAll(shots)
 }

@@ -98,7 +98,8 @@ func (p *process) snapper() *agent.Snapper {
 				return nil
 			}) == nil
 		},
-		FSID: func(*os.File) (string, error) { return fsid, nil },
+		Ballast: func(*os.File) {},
+		FSID:    func(*os.File) (string, error) { return fsid, nil },
 		Get: func(f *os.File) (i btrfs.Info, err error) {
 			err = locked(func(s *subvolumes) error { _, i, _ = s.at(f.Name()); return nil })
 			return i, err
