@@ -132,6 +132,27 @@ func (l *Lane) GoBackTo(to []agent.Snapshot) {
 	l.choose(agent.WayBack(to))
 }
 
+// Stocked refuses a rollback whose snapshots are not there any more, before it
+// changes anything.
+func (l *Lane) Stocked(ctx context.Context) error {
+	var list []agent.Snapshot
+	for _, s := range l.Recipe.Snapshots {
+		if !l.GoesBack(s) {
+			continue
+		}
+		if list == nil {
+			if err := l.Call(ctx, agent.OpSnapshots, agent.DiscoverArgs{Foreign: true}, &list); err != nil {
+				return err
+			}
+		}
+		if !slices.ContainsFunc(list, func(o agent.Snapshot) bool { return o.UUID == s.UUID }) {
+			return &Failure{Exit: ExitRefused, Host: l.Name, Err: fmt.Errorf("the snapshot that %s would go back to is not there any more: %s", s.Source, s.Path), Safe: "nothing was changed on any host",
+				Hint: []string{"deployer rollback " + l.Recipe.Run + " --data keep --subvolume " + s.Source}}
+		}
+	}
+	return nil
+}
+
 // ofData says what became of data: as what the replaced state is kept, and what
 // stays because nobody was asked.
 func (r *Runner) ofData(l *Lane, results []agent.Outcome) {

@@ -77,13 +77,26 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if now.OpenRun == "" {
 		return nil
 	}
+	hint := []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}
 	if r.Past != nil {
 		switch was := r.Past(now.OpenRun, l.Name); was {
-		case state.Committed, state.Restored, state.Untouched:
+		case state.Committed:
+			if l.undoing(ctx, now.OpenRun) { // which that record does not know
+				hint = []string{"deployer rollback " + now.OpenRun}
+				break
+			}
+			fallthrough
+		case state.Restored, state.Untouched:
 			return l.settle(ctx, now.OpenRun, r.Owner, was)
 		}
 	}
-	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}}
+	return &Failure{Exit: ExitPrecondition, Host: l.Name, Err: fmt.Errorf("run %s changed %s and was never finished", now.OpenRun, l.Name), Hint: hint}
+}
+
+// undoing tells whether the host was told to go back by the last who decided.
+func (l *Lane) undoing(ctx context.Context, run string) bool {
+	seen, err := l.known(ctx, run)
+	return err != nil || seen.Decision != nil && seen.Decision.Decision == agent.Restoring
 }
 
 // settle says on the host how an earlier run ended there, which did not reach it

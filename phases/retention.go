@@ -62,7 +62,7 @@ func Retain(list []agent.Snapshot, lanes []agent.Lane, keep runbooks.Keep, now t
 		case rank[s.Run] > 0:
 			k.Why = fmt.Sprintf("%d good runs are newer", rank[s.Run]-1)
 		case days < keep.FailedDays:
-			k.Keep, k.Spare, k.Why = true, true, fmt.Sprintf("%d days old, of %d", days, keep.FailedDays)
+			k.Keep, k.Spare, k.Why = true, !s.Replaced, fmt.Sprintf("%d days old, of %d", days, keep.FailedDays) // what was replaced is nowhere else
 		default:
 			k.Why = fmt.Sprintf("%d days old, %d are kept", days, keep.FailedDays)
 		}
@@ -90,7 +90,8 @@ func (r *Run) Retention() runbooks.Keep {
 // freedWithin is how long a prune waits for the space of what it deleted.
 const freedWithin = 60.0 // seconds
 
-// Prune deletes what retention lets go of on a host; a dry one only says so.
+// Prune deletes what retention lets go of on a host; a dry one only says so. A
+// run of which anything goes is not undone any more, which is written first.
 // The host's agent has the last word: it knows what is mounted, held or sent.
 func (r *Run) Prune(ctx context.Context, l *Lane, dry bool) ([]Kept, error) {
 	var list []agent.Snapshot
@@ -105,16 +106,32 @@ func (r *Run) Prune(ctx context.Context, l *Lane, dry bool) ([]Kept, error) {
 	if dry {
 		return verdicts, r.spare(ctx, l, verdicts, nil)
 	}
-	return verdicts, r.Alone(ctx, l, func() error {
+	good := map[string]bool{}
+	for _, lane := range lanes {
+		good[lane.Run] = !lane.Open() && lane.Closing != nil && lane.Closing.Outcome == string(state.Committed)
+	}
+	drop := func(ctx context.Context, verdicts []Kept) error {
+		for _, k := range verdicts {
+			if !k.Keep && k.State == "" {
+				release = append(release, k.Run)
+			}
+		}
 		for _, run := range release {
+			if !good[run] {
+				continue
+			}
 			if err := l.Call(ctx, agent.OpClose, agent.Closing{Run: run, Outcome: agent.Released}, nil); err != nil {
 				return err
 			}
+			good[run] = false
 		}
-		if err := l.drop(ctx, verdicts); err != nil {
+		return l.drop(ctx, verdicts)
+	}
+	return verdicts, r.Alone(ctx, l, func() error {
+		if err := drop(ctx, verdicts); err != nil {
 			return err
 		}
-		return r.spare(ctx, l, verdicts, l.drop)
+		return r.spare(ctx, l, verdicts, drop)
 	})
 }
 

@@ -1,15 +1,19 @@
 package phases_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/phasetest"
 	"github.com/hbohlen/deployer/runbooks"
+	"github.com/hbohlen/deployer/state"
 )
 
 // TestRetainGoesByOutcome has a host's runs as a line, the oldest first: `6c2`
@@ -73,5 +77,77 @@ func TestRetainGoesByOutcome(t *testing.T) {
 		if got := strings.Join(released, " "); got != tt.released {
 			t.Errorf("%s: released %q, want %q", tt.name, got, tt.released)
 		}
+	}
+}
+
+// A run whose snapshots went because there were too many could be undone as if
+// they were there: its old system came up on new data.
+func TestARunIsReleasedBeforeAnyOfItsSnapshotsGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a@h1")
+		r.run.Project.Snapshots = &runbooks.Snapshots{Keep: &runbooks.Keep{GoodRuns: 9, Most: 1}}
+		l, m, trace := r.run.Lanes[0], r.machines["h1"], []string{}
+		l.Locked = false
+		m.Handle(agent.OpSnapshots, func(json.RawMessage) (any, error) {
+			return []agent.Snapshot{{Run: "r1", UUID: "u1", Recorded: true}, {Run: "r2", UUID: "u2", Recorded: true, Created: time.Now()}}, nil
+		})
+		m.Handle(agent.OpLanes, func(json.RawMessage) (any, error) {
+			done := &agent.Closing{Outcome: "committed"}
+			return []agent.Lane{{Run: "r1", Recipe: true, Closing: done}, {Run: "r2", Recipe: true, Closing: done}}, nil
+		})
+		m.Handle(agent.OpClose, func(args json.RawMessage) (any, error) {
+			var c agent.Closing
+			_ = json.Unmarshal(args, &c)
+			trace = append(trace, c.Run+" "+c.Outcome)
+			return c, nil
+		})
+		m.Handle(agent.OpDelete, func(args json.RawMessage) (any, error) {
+			var d agent.DeleteArgs
+			_ = json.Unmarshal(args, &d)
+			for _, s := range d.Snapshots {
+				trace = append(trace, "delete "+s.UUID)
+			}
+			return []agent.Deleted{{UUID: "u1", State: "freed"}}, nil
+		})
+		kept, err := r.run.Prune(t.Context(), l, false)
+		if err != nil || kept[0].State != "freed" || !kept[1].Keep {
+			t.Errorf("%v, %+v", err, kept)
+		}
+		if got := strings.Join(trace, ", "); got != "r1 released, delete u1" {
+			t.Errorf("it did %s", got)
+		}
+	})
+}
+
+// What a restore has replaced is nowhere else: no lack of space takes it.
+func TestWhatWasReplacedIsNotSpared(t *testing.T) {
+	now := time.Now()
+	list := []agent.Snapshot{{Run: "r1", Recorded: true, Replaced: true, Created: now}}
+	if kept, _ := phases.Retain(list, nil, runbooks.Keep{GoodRuns: 1, FailedDays: 9, Most: 9}, now); !kept[0].Keep || kept[0].Spare {
+		t.Errorf("%+v", kept)
+	}
+}
+
+// A rollback that got stuck was closed as committed by the next run, since the
+// record of the run that it undoes says so.
+func TestAStuckRollbackIsNotSettledByTheNextRun(t *testing.T) {
+	for decision, want := range map[string]string{"confirmed": "committed", "restoring": ""} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, "a@h1")
+			l, m := r.run.Lanes[0], r.machines["h1"]
+			l.Locked = false
+			r.run.Past = func(string, string) state.Status { return state.Committed }
+			m.With(func(w *phasetest.World) { w.Facts.OpenRun = "r0" })
+			m.Handle(agent.OpLane, func(json.RawMessage) (any, error) {
+				return agent.Lane{Run: "r0", Recipe: true, Decision: &agent.Decision{Decision: decision, Round: 2}}, nil
+			})
+			err := r.run.LockLane(t.Context(), l)
+			if closed := m.World().Closed; closed != want || (err == nil) != (want != "") {
+				t.Errorf("%s: closed as %q, %v", decision, closed, err)
+			}
+			if err != nil && !slices.Equal(phases.AsFailure(err).Hint, []string{"deployer rollback r0"}) {
+				t.Error(phases.AsFailure(err).Hint)
+			}
+		})
 	}
 }

@@ -65,9 +65,11 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.want(0, "snapshots", "restore", "production", replaced.Path, "--yes") // the restore is undone
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
-	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine"), "is kept as")
+	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine")
+	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes", "--reason", "OPS-7")
+	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes"), "is kept as")
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "new"})
-	s.want(0, "snapshots", "restore", "production", snap.Path, "--file", "mine", "--to", "/persist/copy")
+	s.want(0, "snapshots", "restore", "production", snap.Path, "--file", "mine", "--to", "/persist/copy", "--yes")
 	s.holds(map[string]string{"/persist/copy": "old"})
 
 	s.want(0, "rollback", "--yes") // the run under all of it is still to be undone

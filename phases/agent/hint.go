@@ -62,7 +62,8 @@ func dataHint(d *Data) []string {
 			continue
 		}
 		list = append(list, "mkdir -p "+top+"; mount -o subvolid=5 UUID="+quote(s.FSID)+" "+top,
-			"mv -T -- "+live+" "+quote(top+"/"+s.Origin+".replaced"), "btrfs subvolume snapshot "+quote(top+"/"+s.Name)+" "+live,
+			"btrfs subvolume snapshot "+quote(top+"/"+s.Name)+" "+quote(top+"/"+s.Origin+".restored"),
+			"mv -T -- "+live+" "+quote(top+"/"+s.Origin+".replaced")+" && mv -T -- "+quote(top+"/"+s.Origin+".restored")+" "+live,
 			"# subvolumes that were nested in it are in .replaced now: mv each to its place", "umount "+top)
 	}
 	return append(list, "# mount them again (findmnt, /etc/fstab), start what was stopped")

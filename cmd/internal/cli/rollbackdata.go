@@ -35,6 +35,9 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 			}
 		}
 		l.Choose(ctx, back)
+		if err := l.Stocked(ctx); err != nil {
+			return phases.At(l.Name, err)
+		}
 	}
 	for _, at := range o.subvolumes {
 		if !known[at] {

@@ -93,8 +93,11 @@ undoes the restore. The system stays what it is: deployer rollback brings both b
 
 With --file, one file or folder out of a snapshot; what is in its place is kept beside it.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.to != "" && o.file == "" || o.file != "" && len(args) != 2 {
+			switch {
+			case o.to != "" && o.file == "" || o.file != "" && len(args) != 2:
 				return usage(fmt.Errorf("--file takes one file out of one snapshot, and --to says where to"))
+			case o.file != "" && o.reason+o.into != "":
+				return usage(fmt.Errorf("--file leaves no record: --reason and --json-into are for whole subvolumes"))
 			}
 			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
 				to, err := pick(ctx, r.Lanes[0], args[1:])
@@ -111,7 +114,7 @@ With --file, one file or folder out of a snapshot; what is in its place is kept 
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.StringVar(&o.file, "file", "", "a path in the snapshot: only that")
+	f.StringVar(&o.file, "file", "", "only this: a path in the snapshot, or what it is called on the host")
 	f.StringVar(&o.to, "to", "", "where on the host; default: where it was")
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
 	f.StringVar(&o.into, "json-into", "", "write every event to this file as JSON lines, too")
@@ -124,8 +127,9 @@ func (a *app) snapshotsPruneCmd() *cobra.Command {
 		Use: "prune", Short: "Delete the snapshots that deployer.yaml no longer keeps", Args: cobra.NoArgs,
 		Long: `snapshots.keep in deployer.yaml says how many good runs' snapshots stay
 (good_runs), for how long those of other runs (failed_days), and how many sets of
-a host at most (most). Never deleted: what an open run may go back to, what is
-mounted, held or sent, and what deployer did not make. A good run whose snapshots
+a host at most (most). While a file system has less room than a run needs, sets
+go one by one from the oldest on, but for the last good run's. Never deleted: what an open run may go back to, what is
+mounted or sent, and what deployer did not make. A good run whose snapshots
 go can no longer be rolled back, and its old system may be garbage-collected.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.onHosts(c.Context(), o.hosts, func(ctx context.Context, r *phases.Run) error { return a.prune(ctx, r, o) })
@@ -222,25 +226,32 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 	return nil
 }
 
+// restoreFile is no run: what is in the way is kept, and nothing is to be undone.
 func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapshot, o *snapshotsOptions) error {
-	l := r.Lanes[0]
-	file := filepath.Join("/", o.file)
-	if rest, inside := strings.CutPrefix(file, strings.TrimSuffix(from.Source, "/")+"/"); inside && o.to == "" {
-		o.to = file // its path on the host was typed
-		file = "/" + rest
+	l, args := r.Lanes[0], agent.FilesArgs{Snapshot: from, Path: filepath.Join("/", o.file), To: o.to}
+	if rest, inside := strings.CutPrefix(path.Clean(o.file), strings.TrimSuffix(from.Source, "/")+"/"); inside { // as it is called on the host
+		args.Path = "/" + rest
 	}
-	to := o.to
-	if to == "" {
-		to = filepath.Join(from.Source, file)
+	if args.To == "" {
+		args.To = filepath.Join(from.Source, args.Path)
 	}
-	if o.dryRun {
-		a.Printf("%s: %s would become %s of %s\n", l.Name, view.Clean(to), view.Clean(file), view.Clean(from.Path))
+	text := fmt.Sprintf("%s: %s as it is in %s\n", l.Name, view.Clean(args.To), view.Clean(from.Path+args.Path))
+	switch {
+	case o.dryRun && a.json:
+		a.JSONDoc(args)
 		return nil
+	case o.dryRun:
+		a.Printf("%s", text)
+		return nil
+	case !o.yes:
+		a.Notef("%s", text)
+	}
+	ask := &asker{app: a}
+	if err := ask.confirm(ctx, "Restore?", o.yes, "--yes"); err != nil {
+		return err
 	}
 	var done agent.FilesResult
-	err := r.Alone(ctx, l, func() error {
-		return l.Call(ctx, agent.OpFiles, agent.FilesArgs{Snapshot: from, Path: file, To: to}, &done)
-	})
+	err := r.Alone(ctx, l, func() error { return l.Call(ctx, agent.OpFiles, args, &done) })
 	if err != nil {
 		return phases.At(l.Name, err)
 	}
@@ -248,7 +259,7 @@ func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapsho
 		a.JSONDoc(done)
 		return nil
 	}
-	a.Printf("%s: %s is as in %s\n", l.Name, view.Clean(to), view.Clean(from.Path))
+	a.Printf("%s", text)
 	if done.Kept != "" {
 		a.Printf("%s: what it was is kept as %s\n", l.Name, view.Clean(done.Kept))
 	}
