@@ -57,6 +57,7 @@ type Subvolume struct {
 	Path       string   `yaml:"-"`
 	OnRollback string   `yaml:"on_rollback" rule:"short,one=keep|restore|ask,usual=keep"` // keep (default), restore, ask
 	Pause      []string `yaml:"pause" rule:"unit"`                                        // units that stand still while the set is taken
+	Stop       []string `yaml:"stop" rule:"unit"`                                         // units that are stopped while the set is taken
 }
 
 // BackupTo is where copies go that are not on the same disk.

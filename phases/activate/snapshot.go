@@ -33,6 +33,9 @@ func (s snapshot) Plan(_ context.Context, env *phases.Env) (phases.Change, error
 		if units := s.settings.Subvolumes[p].Pause; len(units) > 0 {
 			text += "; meanwhile paused: " + strings.Join(units, ", ")
 		}
+		if units := s.settings.Subvolumes[p].Stop; len(units) > 0 {
+			text += "; meanwhile stopped: " + strings.Join(units, ", ")
+		}
 	}
 	c := phases.Change{Text: text, Nothing: env.Lane.Unchanged()}
 	root := s.settings.Subvolumes["/"]

@@ -3,13 +3,15 @@
 // (btrfs.discover), says in words what cannot be taken, and has one read-only
 // set taken (btrfs.snapshot): all of it or nothing, what is nested too, in the
 // folder that deployer.yaml names, else where the agent finds best. Where
-// subvolumes name units to pause, all of them stand still for the whole set.
+// subvolumes name units to pause, all of them stand still for the whole set; where
+// one names units to stop, all of them are stopped.
 //
 // The recipe goes back to the snapshots of subvolumes with the policy restore,
 // all at once, before and after what ran then is activated.
 package btrfs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -98,10 +100,13 @@ func setOf(req sdk.SnapshotRequest) agent.SnapshotArgs {
 	args := agent.SnapshotArgs{Run: req.Run, Dir: req.Dir, Stamp: req.Stamp, Generation: req.Generation}
 	for _, s := range req.Subvolumes {
 		args.Paths, args.Units = append(args.Paths, path.Clean(s.Path)), append(args.Units, s.Pause...)
+		if len(s.Stop) > 0 { // of one set, all or none are stopped: what was stopped writes no more
+			args.Consistency, args.Units = agent.Stopped, append(args.Units, s.Stop...)
+		}
 	}
 	slices.Sort(args.Units)
 	if args.Units = slices.Compact(args.Units); len(args.Units) > 0 {
-		args.Consistency = agent.Paused
+		args.Consistency = cmp.Or(args.Consistency, agent.Paused)
 	}
 	return args
 }

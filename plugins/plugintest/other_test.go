@@ -1,6 +1,7 @@
 package plugintest_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"testing"
@@ -33,7 +34,10 @@ func (o *other) Create(ctx context.Context, req sdk.SnapshotRequest) (sdk.Snapsh
 	for _, s := range req.Subvolumes {
 		args.Paths, restore[s.Path] = append(args.Paths, s.Path), s.OnRollback == "restore"
 		if len(s.Pause) > 0 {
-			args.Consistency, args.Units = agent.Paused, append(args.Units, s.Pause...)
+			args.Consistency, args.Units = cmp.Or(args.Consistency, agent.Paused), append(args.Units, s.Pause...)
+		}
+		if len(s.Stop) > 0 {
+			args.Consistency, args.Units = agent.Stopped, append(args.Units, s.Stop...)
 		}
 	}
 	var set agent.SnapshotSet

@@ -64,10 +64,14 @@ func Snapshotter(t *testing.T, newPlugin func() sdk.Plugin, newHost func() *Host
 		paused.Subvolumes = slices.Clone(volumes)
 		paused.Stamp = "20260301T030000Z"
 		paused.Subvolumes[len(volumes)-1].Pause = []string{"db.service"}
+		stopped := paused
+		stopped.Subvolumes = slices.Clone(paused.Subvolumes)
+		stopped.Stamp = "20260301T040000Z"
+		stopped.Subvolumes[0].Stop = []string{"app.service"}
 		for _, c := range []struct {
 			req  host.SnapshotRequest
 			want string
-		}{{request, agent.Single}, {paused, agent.Paused}} {
+		}{{request, agent.Single}, {paused, agent.Paused}, {stopped, agent.Stopped}} {
 			if result, err := s.Create(t.Context(), c.req); err != nil || result.Set.Consistency != c.want {
 				t.Errorf("%v: %q, want %q", err, result.Set.Consistency, c.want)
 			}

@@ -32,6 +32,7 @@ type Subvolume struct {
 	Path       string   `json:"path"`
 	OnRollback string   `json:"on_rollback,omitempty"` // keep, restore, ask
 	Pause      []string `json:"pause,omitempty"`       // units that stand still while it is snapshotted
+	Stop       []string `json:"stop,omitempty"`        // units that are stopped for that
 }
 
 // SnapshotPlan is what Create would do.

@@ -143,7 +143,7 @@ func request(req phases.SnapshotRequest) plugins.SnapshotRequest {
 	out := plugins.SnapshotRequest{Run: req.Run, HostRef: req.Host, OperationID: req.Op, Dir: req.Settings.Dir,
 		Stamp: req.Stamp.UTC().Format("20060102T150405Z"), Generation: req.Generation}
 	for path, c := range req.Settings.Subvolumes {
-		out.Subvolumes = append(out.Subvolumes, plugins.Subvolume{Path: path, OnRollback: c.OnRollback, Pause: c.Pause})
+		out.Subvolumes = append(out.Subvolumes, plugins.Subvolume{Path: path, OnRollback: c.OnRollback, Pause: c.Pause, Stop: c.Stop})
 	}
 	slices.SortFunc(out.Subvolumes, func(x, y plugins.Subvolume) int { return strings.Compare(x.Path, y.Path) })
 	return out
