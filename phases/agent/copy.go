@@ -26,6 +26,8 @@ type Copy struct {
 	Settled uint64 `json:"settled,omitempty"` // the copy's own last change, when it was complete
 	Problem string `json:"problem,omitempty"` // why it cannot be relied on; empty: it is complete
 	Partial bool   `json:"partial,omitempty"` // what was cut short: the next copy deletes it
+
+	Members []string `json:"members,omitempty"` // sources of all of its set
 }
 
 // Set is what the copies of one set have in common: the time in their names.
@@ -44,6 +46,7 @@ type SendArgs struct {
 // ReceiveArgs is what comes on standard input, and the folder for copies.
 type ReceiveArgs struct {
 	Snapshot Snapshot `json:"snapshot"`
+	Members  []string `json:"members"` // sources of all of its set
 	Path     string   `json:"path"`
 	Host     string   `json:"host"` // that it is of
 }
@@ -73,7 +76,7 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 		info, err := btrfs.Describe(snap.Path)
 		if err == nil && info.Received != "" {
 			err = &Error{Code: "invalid", Message: fmt.Sprintf("%s was received as %s and made writable: a copy of it would be taken for that", snap.Source, info.Received),
-				Hint: []string{"btrfs subvolume snapshot " + snap.Source + " NEW   # has no such past; put it in its place"}}
+				Hint: []string{"btrfs subvolume snapshot " + quote(snap.Source) + " NEW   # has no such past; put it in its place"}}
 		}
 		if err == nil {
 			err = s.hold(HoldArgs{UUID: snap.UUID, By: backupRun, Reason: "the next off-host copy starts from it"})
@@ -86,8 +89,14 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 }
 
 // tidy deletes what earlier sets have left whose agent was killed, and forgets
-// those of which nothing is there any more.
+// those of which nothing is there any more. Under the lock of who takes a set:
+// what is half-taken then was left.
 func (a *agent) tidy(s *store, stamp string) error {
+	alone, err := s.lock(runFile(backupRun, pauseLock), true)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	files, err := s.names("runs/" + backupRun)
 	for _, file := range files {
 		r := load[setRecord](s, runFile(backupRun, file))

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -360,5 +362,92 @@ func TestASetThatWasCutShortIsDeletedByTheNext(t *testing.T) {
 	h.take("/disk/a")
 	if left() != 0 {
 		t.Error("it is there still")
+	}
+}
+
+// lockWatch tells when somebody finds a lock of who takes a set taken.
+type lockWatch struct {
+	Disk
+	waits func()
+}
+
+func (d lockWatch) Lock(name string, shared, create bool) (io.Closer, error) {
+	c, err := d.Disk.Lock(name, shared, create)
+	if errors.Is(err, unix.EWOULDBLOCK) && filepath.Base(name) == pauseLock {
+		d.waits()
+	}
+	return c, err
+}
+
+// Two sends at once: the second took the first's set for one that was cut short.
+func TestASetThatIsBeingTakenIsNotTidiedAway(t *testing.T) {
+	h := newTwoHosts(t, "a", "b")
+	waits, ended := make(chan bool), make(chan error, 1)
+	o := fakeOptions(h.dir)
+	o.Disk = func(dir string) (Disk, error) {
+		d, err := openDisk(dir, true)
+		return lockWatch{d, sync.OnceFunc(func() { close(waits) })}, err
+	}
+	h.Moment = func(string) {
+		h.Moment = nil
+		go func() {
+			_, err := newAgent(o).backup(t.Context(), SnapshotArgs{Dir: "/disk/snaps", Stamp: "20260103T000000Z", Paths: []string{"/disk/a"}})
+			ended <- err
+		}()
+		select {
+		case <-waits:
+		case err := <-ended:
+			t.Error("the second did not wait:", err)
+			ended <- err
+		}
+	}
+	for _, s := range h.take("/disk/a", "/disk/b") {
+		if !lexists(s.Path) {
+			t.Errorf("%s is gone", s.Path)
+		}
+	}
+	must(t, <-ended)
+}
+
+func TestPartialCopiesBelowAPathLikeAPatternAreFound(t *testing.T) {
+	h := disk(t, "srv[1]")
+	v, err := h.vault("/disk/srv[1]", "web", true)
+	must(t, err)
+	defer v.disk.disk.Close()
+	h.sh("mkdir %[1]q; btrfs -q subvolume create %[1]q/part", v.own+"/"+receivingName+"1")
+	list, err := h.copies(t.Context(), CopiesArgs{Path: "/disk/srv[1]", Host: "web"})
+	if err != nil || len(list) != 1 || !list[0].Partial {
+		t.Errorf("%v %+v", err, list)
+	}
+	must(t, v.clean())
+	if left, err := v.temps(); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q %v", left, err)
+	}
+}
+
+func TestACopyKnowsItsSet(t *testing.T) {
+	h := newTwoHosts(t, "a")
+	c := h.take("/disk/a")[0]
+	cmd := h.far.verb("receive", text(ReceiveArgs{Snapshot: c, Members: []string{"/disk/a", "/disk/b"}, Path: "/disk/srv", Host: "web"}))
+	cmd.Stdin = bytes.NewReader(h.stream(c, ""))
+	must(t, cmd.Run())
+	if got := h.has(1, "")[0].Members; !slices.Equal(got, []string{"/disk/a", "/disk/b"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestHintsNameAFolderWithABlankAsOneWord(t *testing.T) {
+	h := newTwoHosts(t, "a b")
+	_, err := h.far.copies(t.Context(), CopiesArgs{Path: "/no folder", Host: "web"})
+	if err == nil || asError(err).Hint[0] != "btrfs subvolume create '/no folder'" {
+		t.Errorf("%+v", err)
+	}
+	c := h.take("/disk/a b")[0]
+	h.copy(c, "")
+	tamper(t, h.has(1, "")[0].At) // and so writable, then
+	h.far.sh("mv %q 'disk/srv/web/a b'", h.has(1)[0].At)
+	_, err = h.far.backup(t.Context(), SnapshotArgs{Dir: "/disk", Stamp: "20260103T000000Z", Paths: []string{"/disk/srv/web/a b"}})
+	if err == nil || !strings.HasPrefix(asError(err).Hint[0], "btrfs subvolume snapshot '/disk/srv/web/a b' NEW") {
+		t.Errorf("%+v", err)
 	}
 }

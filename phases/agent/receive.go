@@ -34,7 +34,7 @@ func (a *agent) vault(path, host string, create bool) (vault, error) {
 	}
 	root, err := a.fs.open(a.host(path), "cannot keep copies in "+path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return vault{}, &Error{Code: "not-found", Message: "there is no folder " + path, Hint: []string{"btrfs subvolume create " + path}}
+		return vault{}, &Error{Code: "not-found", Message: "there is no folder " + path, Hint: []string{"btrfs subvolume create " + quote(path)}}
 	}
 	if err != nil {
 		return vault{}, err
@@ -68,12 +68,25 @@ func (a *agent) copies(_ context.Context, args CopiesArgs) ([]Copy, error) {
 		}
 		list = append(list, v.judge(at, info))
 	}
-	if parts, _ := filepath.Glob(v.own + "/" + receivingName + "*/*"); len(parts) > 0 && !v.disk.held("lock") {
-		for _, at := range parts {
-			list = append(list, Copy{At: at, Partial: true, Problem: "a partial copy: its transfer was cut short"})
+	temps, failed := v.temps()
+	for _, temp := range temps {
+		parts, _ := os.ReadDir(temp) // gone: it has ended
+		if len(parts) > 0 && !v.disk.held("lock") {
+			list = append(list, Copy{At: filepath.Join(temp, parts[0].Name()), Partial: true, Problem: "a partial copy: its transfer was cut short"})
 		}
 	}
 	slices.SortStableFunc(list, func(x, y Copy) int { return x.Created.Compare(y.Created) })
+	return list, errors.Join(err, failed)
+}
+
+// temps is the folders of copies that are under way, or were.
+func (v vault) temps() (list []string, err error) {
+	entries, err := os.ReadDir(v.own)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), receivingName) {
+			list = append(list, filepath.Join(v.own, e.Name()))
+		}
+	}
 	return list, err
 }
 
@@ -153,7 +166,7 @@ func (a *agent) receiveInto(ctx context.Context, args ReceiveArgs) (c Copy, err 
 	if err := a.runReceive(ctx, temp); err != nil {
 		return c, err
 	}
-	return v.settle(temp, name, Copy{Snapshot: args.Snapshot})
+	return v.settle(temp, name, Copy{Snapshot: args.Snapshot, Members: args.Members})
 }
 
 // runReceive runs btrfs-progs, confined to its folder: the stream comes from
@@ -211,8 +224,8 @@ func (v vault) settle(temp, name string, want Copy) (Copy, error) {
 }
 
 // clean deletes what copies have left that were cut short.
-func (v vault) clean() (err error) {
-	temps, _ := filepath.Glob(v.own + "/" + receivingName + "*")
+func (v vault) clean() error {
+	temps, err := v.temps()
 	for _, temp := range temps {
 		dir, e := btrfs.Open(temp)
 		if e != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"mvdan.cc/sh/v3/syntax"
+
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/host"
@@ -88,13 +90,16 @@ func (v *Vault) copies(ctx context.Context, name string) (c Chain, err error) {
 
 func broken(c agent.Copy) bool { return c.Problem != "" }
 
-// newest is the newest complete copy of a subvolume, with all that is nested in it.
+// newest is the newest complete copy of a subvolume, with all of its set that is
+// nested in it.
 func (c Chain) newest(subvolume string) *agent.Copy {
 	for i, last := range slices.Backward(c.Copies) {
-		lacks := func(other agent.Copy) bool {
-			return broken(other) && other.Set() == last.Set() && within(other.Source, subvolume)
+		lacks := func(member string) bool {
+			return within(member, subvolume) && !slices.ContainsFunc(c.Copies, func(x agent.Copy) bool {
+				return x.Source == member && x.Set() == last.Set() && !broken(x)
+			})
 		}
-		if last.Source == subvolume && !broken(last) && !slices.ContainsFunc(c.Copies, lacks) {
+		if last.Source == subvolume && !broken(last) && !slices.ContainsFunc(last.Members, lacks) {
 			return &c.Copies[i]
 		}
 	}
@@ -140,9 +145,12 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(set, func(a, b agent.Snapshot) int {
-		return cmp.Compare(strings.Count(b.Source, "/"), strings.Count(a.Source, "/"))
-	})
+	// What is nested in a path begins with it, so it sorts behind it.
+	slices.SortFunc(set, func(a, b agent.Snapshot) int { return cmp.Compare(b.Source, a.Source) })
+	var members []string
+	for _, s := range set {
+		members = append(members, s.Source)
+	}
 	for _, next := range set {
 		parent := c.parent(next)
 		how := "all of it"
@@ -150,7 +158,7 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 			how = "what changed since " + parent.Set()
 		}
 		say(fmt.Sprintf("%s: copying %s to %s, %s", src.Name, next.Source, c.Backup, how))
-		sent, err := v.copy(ctx, src, next, parent)
+		sent, err := v.copy(ctx, src, next, parent, members)
 		if err != nil {
 			return done, fmt.Errorf("cannot copy %s to %s: %w", next.Source, c.Backup, err)
 		}
@@ -170,11 +178,11 @@ func (v *Vault) Send(ctx context.Context, r *phases.Run, src *phases.Lane, say f
 
 // copy pipes one snapshot from host to host through this process, which keeps
 // nothing of it. Where one end dies, the other is told by the end of the pipe.
-func (v *Vault) copy(ctx context.Context, src *phases.Lane, s agent.Snapshot, parent agent.Copy) (Sent, error) {
+func (v *Vault) copy(ctx context.Context, src *phases.Lane, s agent.Snapshot, parent agent.Copy, members []string) (Sent, error) {
 	sent, began := Sent{Host: src.Name, Subvolume: s.Source, Since: parent.Created}, time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	to, err := v.Verb(ctx, "receive", text(agent.ReceiveArgs{Snapshot: s, Path: v.conf.Path, Host: src.Name}))
+	to, err := v.Verb(ctx, "receive", text(agent.ReceiveArgs{Snapshot: s, Members: members, Path: v.conf.Path, Host: src.Name}))
 	if err != nil {
 		return sent, err
 	}
@@ -240,10 +248,13 @@ func (v *Vault) Verify(ctx context.Context, r *phases.Run, src *phases.Lane) (Ch
 		wrong("where the next copy would start cannot be told: " + away.Error())
 	}
 	for _, x := range c.Copies {
-		if x.Partial {
+		switch {
+		case x.Partial:
 			wrong(x.At+": "+x.Problem, send+"   # deletes it")
-		} else if broken(x) {
-			wrong(x.At+": "+x.Problem, fmt.Sprintf("ssh %s btrfs subvolume delete %q   # it is no backup; or move it elsewhere", v.conf.Address, x.At))
+		case broken(x) && x.UUID == "": // nothing says that it was ever a copy
+			wrong(x.At+": "+x.Problem, v.there("btrfs", "subvolume", "show", x.At)+"   # deployer did not make it: move it elsewhere")
+		case broken(x):
+			wrong(x.At+": "+x.Problem, v.there("btrfs", "subvolume", "delete", x.At)+"   # it is no backup; or move it elsewhere")
 		}
 	}
 	for _, path := range v.subvolumes {
@@ -255,6 +266,16 @@ func (v *Vault) Verify(ctx context.Context, r *phases.Run, src *phases.Lane) (Ch
 		}
 	}
 	return c, nil
+}
+
+// there is what a person types to run a command on the backup host: the shell
+// there reads it once more. Single quotes outside: within double ones a shell
+// that is typed into expands an exclamation mark.
+func (v *Vault) there(words ...string) string {
+	for i, w := range words {
+		words[i], _ = syntax.Quote(w, syntax.LangBash) // fails for what is no file's name
+	}
+	return "ssh " + v.conf.Address + " '" + strings.ReplaceAll(strings.Join(words, " "), "'", `'\''`) + "'"
 }
 
 // Parent tells whether the next copy can start from this one.
@@ -271,17 +292,17 @@ func Sample(ctx context.Context, r *phases.Run, name string) agent.Sample {
 	if err != nil {
 		return agent.Sample{Detail: "the backup host: " + err.Error()}
 	}
-	s := agent.Sample{OK: true, Detail: "no subvolumes are declared for it", Values: map[string]float64{}}
+	s := agent.Sample{OK: len(v.subvolumes) > 0, Detail: "no subvolumes are declared for it", Values: map[string]float64{}}
 	for _, path := range v.subvolumes {
 		last := c.newest(path)
 		if last == nil {
 			return agent.Sample{Detail: fmt.Sprintf("%s has no complete copy of %s of %s", c.Backup, path, name)}
 		}
-		if age := r.Now().Sub(last.Created); age.Seconds() >= s.Values["age_seconds"] {
+		// The host's clock may be ahead of this one.
+		if age := max(r.Now().Sub(last.Created), 0); age.Seconds() >= s.Values["age_seconds"] {
 			s.Values["age_seconds"] = age.Seconds()
 			s.Detail = fmt.Sprintf("the newest copy of %s on %s is %s old", path, c.Backup, age.Round(time.Second))
 		}
 	}
-	s.OK = len(s.Values) > 0
 	return s
 }

@@ -269,6 +269,8 @@ func TestABackupIsAsOldAsTheOldestOfItsNewestCopies(t *testing.T) {
 		"not as wanted":     {copies: both, when: "age_seconds < 60", want: "want age_seconds < 60"},
 		"no copy":           {copies: both[:1], want: "no complete copy of /b of h1"},
 		"none that is good": {copies: append(both[:2:2], at("/b", time.Hour, "changed"), at("/a", time.Hour, "changed")), maxAge: 6 * time.Hour, want: "the newest copy of /a on vault:/srv"},
+		"clock ahead":       {copies: []agent.Copy{at("/a", -time.Hour, ""), at("/b", -time.Minute, "")}, maxAge: time.Hour, when: "age_seconds == 0"},
+		"one from ahead":    {copies: []agent.Copy{at("/b", 5*time.Hour, ""), at("/a", -time.Hour, "")}, maxAge: time.Hour, want: "the newest copy of /b on vault:/srv is 5h0m0s old"},
 		"out of reach":      {dial: &host.Error{Kind: host.Timeout, Host: "vault", Err: errors.New("no answer")}, want: "cannot reach vault: no answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
