@@ -43,6 +43,7 @@ func nothing(*signals)     {}
 var (
 	last      = reaction{"left, with hosts as they are. Go on with: deployer resume; go back with: deployer abort", leave}
 	asPlanned = []reaction{{"stopping; nothing was changed on any host", goBackNow}, last}
+	asCopying = []reaction{{"stopping; systems and data stay as they are", goBackNow}, last}
 	asTakenUp = []reaction{{"stopping; the run stays as it was", goBackNow}, last}
 	asRun     = []reaction{
 		{"stopping after this step; the run can be resumed, or is done if it only monitors. Once more: go back now", func(s *signals) { close(s.stop) }},

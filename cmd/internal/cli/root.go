@@ -36,6 +36,7 @@ type app struct {
 	globals
 	*view.Streams
 	args []string // as they were typed
+	sig  *signals // of a command outside of runs
 }
 
 // Main runs the command line and returns the exit code.

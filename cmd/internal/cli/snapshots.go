@@ -161,6 +161,8 @@ func (a *app) withHosts(ctx context.Context, names []string, do func(context.Con
 	}
 	sig := interrupts(ctx, a.Streams)
 	defer sig.release()
+	sig.begin(&asCopying)
+	sig.safe, a.sig = "systems and data are as they were; some snapshots may have been made or deleted", sig
 	tools, err := a.tools(sig.ctx, p)
 	if err != nil {
 		return err
@@ -288,6 +290,7 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 	if err := ask.confirm(ctx, "Restore?", o.yes, "--yes"); err != nil {
 		return err
 	}
+	a.sig.begin(&asRollback)
 	l.GoBackTo(to)
 	r.Runbook.Name = "snapshots restore"
 	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)

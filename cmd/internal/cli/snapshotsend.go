@@ -82,7 +82,9 @@ func (a *app) withVault(ctx context.Context, hosts []string, do func(context.Con
 			if l.Conf.Address == v.Conf.Address && !slices.Contains(hosts, l.Name) {
 				continue
 			}
-			if err := do(ctx, r, v, l); err != nil {
+			if err := do(ctx, r, v, l); ctx.Err() != nil {
+				return ctx.Err()
+			} else if err != nil {
 				code = max(code, a.exit(phases.At(l.Name, err)))
 			}
 		}
