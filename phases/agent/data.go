@@ -252,7 +252,7 @@ func (w *work) carry(ctx context.Context, r *restoration) error {
 	if err := w.sync(); err != nil {
 		return err
 	}
-	if err := w.remount(r, true); err != nil {
+	if err := w.remount(r); err != nil {
 		return err
 	}
 	w.at("mounted")
@@ -412,27 +412,44 @@ func (w *work) sync() error {
 }
 
 // takeBack is the way back from one that failed: what was exchanged goes back,
-// what was unmounted and stopped comes again. The copies go.
+// what was unmounted and stopped comes again. The copies go. What cannot go back
+// stays stopped: nobody is to work with data that is half restored.
 func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	ctx = context.WithoutCancel(ctx)
-	err := w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
-	err = errors.Join(err, w.sync(), w.remount(r, false), w.start(ctx, r.Units))
+	r.State = dataBegun
+	err := w.withdraw(r)
 	if err == nil {
-		err = w.each(r, false, func(v *volumes, m *member) error {
-			if id := v.id(m.Aside); id == 0 || id != m.Copy {
-				return nil
-			}
-			if m.From != "" {
-				return rename(v, m.Aside, m.From)
-			}
-			return btrfs.DestroyID(v.top.File, m.Copy)
-		})
-		r.State = dataUndone
+		err = w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
+	}
+	if err = errors.Join(err, w.sync(), w.remount(r)); err == nil {
+		err = w.start(ctx, r.Units)
 	}
 	if err != nil {
 		err = fmt.Errorf("and it could not be taken back: %w", err)
+	} else {
+		r.State = dataUndone
+		err = w.each(r, true, dropCopy) // backwards: all of them
 	}
 	return errors.Join(err, w.store.writeJSON(w.file, r))
+}
+
+// dropCopy deletes a copy that nobody has come to use.
+func dropCopy(v *volumes, m *member) error {
+	if id := v.id(m.Aside); id == 0 || id != m.Copy {
+		return nil
+	}
+	if m.From != "" {
+		return rename(v, m.Aside, m.From)
+	}
+	f, err := btrfs.At(v.top.File, m.Aside)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := v.unused(f, m.Aside); err != nil {
+		return fmt.Errorf("the copy /%s is kept: %w", m.Aside, err)
+	}
+	return btrfs.DestroyID(v.top.File, m.Copy)
 }
 
 func (w *work) backward(v *volumes, m *member, running bool) error {

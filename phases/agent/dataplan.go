@@ -283,7 +283,7 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if left := usersOf(devs, mounts); len(left) > 0 {
 		return busy(r, []string{left[0].String()})
 	}
-	return w.unmount(r)
+	return w.unmount(r, func(lost) bool { return true })
 }
 
 func busy(r *restoration, who []string) error {
@@ -320,9 +320,9 @@ func (w *work) mounted(l lost) bool {
 	return v != nil && slices.ContainsFunc(v.mounts(w.mounts()), func(o mount) bool { return o.Path == l.Path })
 }
 
-func (w *work) unmount(r *restoration) error {
+func (w *work) unmount(r *restoration, which func(lost) bool) error {
 	for _, m := range slices.Backward(r.Mounts) {
-		if !w.mounted(m) {
+		if !w.mounted(m) || !which(m) {
 			continue
 		}
 		if err := unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW); err != nil {
@@ -333,15 +333,36 @@ func (w *work) unmount(r *restoration) error {
 	return nil
 }
 
+// withdraw unmounts what shows a copy, with what is mounted below that: a mount
+// goes on showing the same subvolume whatever its name becomes.
+func (w *work) withdraw(r *restoration) error {
+	copies, tops := map[uint64]bool{}, []string{}
+	err := w.each(r, true, func(v *volumes, m *member) error {
+		if m.Copy != 0 && v.id(m.Name) == m.Copy {
+			dev, ok := devOf(os.Stat(v.proc(m.Name)))
+			copies[dev] = ok
+		}
+		return nil
+	})
+	for _, m := range r.Mounts {
+		if dev, ok := devOf(os.Stat(m.Path)); ok && copies[dev] {
+			tops = append(tops, m.Path)
+		}
+	}
+	return errors.Join(err, w.unmount(r, func(m lost) bool {
+		return slices.ContainsFunc(tops, func(top string) bool { return within(m.Path, top) })
+	}))
+}
+
 // remount brings the mounts back, as they were, and looks what they show.
-func (w *work) remount(r *restoration, strict bool) error {
+func (w *work) remount(r *restoration) error {
 	var errs []error
 	for _, l := range r.Mounts {
 		v, err := w.on(l.FSID)
 		if err == nil && !w.mounted(l) {
 			err = w.mountAgain(v, l.mount)
 		}
-		if err == nil && strict {
+		if err == nil {
 			err = v.verify(l.mount)
 		}
 		errs = append(errs, err)

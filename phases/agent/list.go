@@ -56,7 +56,7 @@ func (a *agent) made() map[string]Snapshot {
 			case strings.HasPrefix(file, "data-"):
 				if r := load[restoration](s, runFile(run, file)); r != nil && (r.State == dataDone || r.State == dataStays) {
 					for _, m := range r.Members {
-						made[m.Kept] = Snapshot{Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
+						made[m.Kept] = Snapshot{Name: m.Aside, Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
 					}
 				}
 			}
@@ -119,19 +119,24 @@ func (a *agent) listOn(path, fsid string, mounts []mount, made map[string]Snapsh
 			s.Source = v.path(mounts, s.Origin)
 		} else if !recorded {
 			s.Maker = makerOf(name)
-			v.origin(&s, mounts)
+			v.origin(&s, mounts, made)
 		}
 		list = append(list, s)
 	}
 	return list, nil
 }
 
-// origin finds what a snapshot was taken of: by its parent, unless that was
-// restored meanwhile. Deployer's own names hold the run as well: RUN-SUBVOLUME,
-// where both may hold dashes.
-func (v *volumes) origin(s *Snapshot, mounts []mount) {
-	if id, found := v.tree.Find(s.ParentUUID); found {
+// origin finds what a snapshot was taken of: by its parent, or by what that was
+// before a restore replaced it. Deployer's own names hold the run as well:
+// RUN-SUBVOLUME, where both may hold dashes.
+func (v *volumes) origin(s *Snapshot, mounts []mount, made map[string]Snapshot) {
+	id, found := v.tree.Find(s.ParentUUID)
+	if parent := made[s.ParentUUID]; parent.Replaced {
+		s.Origin, found = parent.Origin, true
+	} else if found {
 		s.Origin, _ = v.tree.Path(id)
+	}
+	if found {
 		s.Source = cmp.Or(v.path(mounts, s.Origin), s.Origin)
 	}
 	if m := snapshotName.FindStringSubmatch(filepath.Base(s.Name)); m != nil && s.Maker == "deployer" {

@@ -19,6 +19,7 @@ const (
 	previewName = ".deployer-preview-"
 	previewMax  = 1000
 	previewOld  = time.Hour // one that its maker did not live to delete
+	keptForm    = "20060102T150405.000000Z"
 )
 
 // preview says what a restore would do to files. The live subvolume changes
@@ -68,10 +69,6 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 	}
 	diff, err := btrfs.Compare(before, now)
 	p.tell(diff, cmp.Or(args.Max, previewMax))
-	if args.Pins && err == nil {
-		diff, err = btrfs.Compare(now, before)
-		p.Pinned = diff.Bytes
-	}
 	return p, err
 }
 
@@ -87,7 +84,7 @@ func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func(
 	if err != nil {
 		return nil, nil, err
 	}
-	forget(dir)
+	forget(dir, time.Now().Add(-previewOld))
 	name := previewName + token()
 	if err := errors.Join(btrfs.Sync(dir), btrfs.Snapshot(live, dir, name)); err != nil {
 		return nil, nil, errors.Join(err, dir.Close())
@@ -101,11 +98,14 @@ func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func(
 }
 
 // forget deletes what earlier previews could not.
-func forget(dir *os.File) {
-	names, _ := filepath.Glob(filepath.Join(dir.Name(), previewName) + "*")
-	for _, at := range names {
-		if info, err := btrfs.Describe(at); err == nil && info.ReadOnly && time.Since(info.Created) > previewOld {
-			_ = btrfs.Destroy(dir, filepath.Base(at))
+func forget(dir *os.File, before time.Time) {
+	entries, _ := os.ReadDir(dir.Name())
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), previewName) {
+			continue
+		}
+		if info, err := btrfs.Describe(filepath.Join(dir.Name(), e.Name())); err == nil && info.ReadOnly && info.Created.Before(before) {
+			_ = btrfs.Destroy(dir, e.Name())
 		}
 	}
 }
@@ -154,7 +154,7 @@ func (a *agent) files(ctx context.Context, args FilesArgs) (r FilesResult, err e
 	if _, err := os.Lstat(fdPath(parent, filepath.Base(args.Path))); err != nil {
 		return r, err
 	}
-	dir, err := os.OpenFile(a.host(filepath.Dir(args.To)), unix.O_DIRECTORY|unix.O_RDONLY, 0)
+	dir, err := a.openReal(filepath.Dir(args.To))
 	if err != nil {
 		return r, err
 	}
@@ -169,15 +169,36 @@ func (a *agent) files(ctx context.Context, args FilesArgs) (r FilesResult, err e
 		return r, errors.Join(err, os.RemoveAll(fdPath(dir, temp)))
 	}
 	fd := int(dir.Fd())
-	err = unix.Renameat2(fd, temp, fd, base, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EEXIST) { // at no moment is nothing there
-		kept := shorten(base + "." + time.Now().UTC().Format(stampForm))
-		r.Kept = filepath.Join(filepath.Dir(args.To), kept)
-		if err = unix.Renameat2(fd, temp, fd, base, unix.RENAME_EXCHANGE); err == nil {
-			err = unix.Renameat2(fd, temp, fd, kept, unix.RENAME_NOREPLACE)
+	if err = unix.Renameat2(fd, temp, fd, base, unix.RENAME_NOREPLACE); errors.Is(err, unix.EEXIST) {
+		// The new one gets the kept one's name, then both change places: at no
+		// moment is nothing there, or a file without a name that tells.
+		kept := shorten(base + "." + time.Now().UTC().Format(keptForm))
+		if err = unix.Renameat2(fd, temp, fd, kept, unix.RENAME_NOREPLACE); err == nil {
+			temp = kept
+			err = unix.Renameat2(fd, kept, fd, base, unix.RENAME_EXCHANGE)
+		}
+		if err == nil {
+			r.Kept = filepath.Join(filepath.Dir(args.To), kept)
 		}
 	}
-	return r, errors.Join(err, unix.Syncfs(fd))
+	if err != nil {
+		return r, errors.Join(err, os.RemoveAll(fdPath(dir, temp)))
+	}
+	return r, unix.Syncfs(fd)
+}
+
+// openReal opens a folder of the host, but follows no link: whoever may make one
+// in their own folder could lead root anywhere.
+func (a *agent) openReal(dir string) (*os.File, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, a.host(dir), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if errors.Is(err, unix.ELOOP) {
+		leads, _ := filepath.EvalSymlinks(a.host(dir))
+		return nil, &Error{Code: "invalid", Message: fmt.Sprintf("%s goes through a symbolic link, to %s", dir, strings.TrimPrefix(leads, a.Prefix)), Hint: []string{"# if that is meant, give the real path by --to"}}
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return os.NewFile(uintptr(fd), a.host(dir)), nil
 }
 
 // fdPath is a path below an open folder, for a program: nobody can lead it

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +94,10 @@ func (a *agent) deletable(s *store, v *volumes, id uint64, made map[string]Snaps
 	switch {
 	case !ours:
 		return fmt.Errorf("/%s was not made by deployer on this host (%s)", name, makerOf(name))
+	case moved(snap.Name, name):
+		return fmt.Errorf("it is /%s by now, not /%s: somebody may use it as that", name, snap.Name)
+	case !snap.Replaced && !info.ReadOnly:
+		return errors.New("somebody has made it writable, and may use it")
 	case v.tree.Default == id:
 		return errors.New("it is the default subvolume: the next boot may be from it")
 	case len(nested) > 0:
@@ -103,6 +109,18 @@ func (a *agent) deletable(s *store, v *volumes, id uint64, made map[string]Snaps
 	if run := wanted(s, snap, info.UUID); run != "" {
 		return fmt.Errorf("run %s may still go back to it", run)
 	}
+	return v.unused(f, name)
+}
+
+// moved tells whether a subvolume is elsewhere than where it was recorded: then
+// somebody has taken it for something. The folder's own parents may have another
+// name by now, if they were restored or the folder's subvolume moved along.
+func moved(recorded, name string) bool {
+	return filepath.Base(recorded) != filepath.Base(name) || filepath.Base(filepath.Dir(recorded)) != filepath.Base(filepath.Dir(name))
+}
+
+// unused is nil if nobody has a subvolume mounted, or anything of it open.
+func (v *volumes) unused(f *os.File, name string) error {
 	dev, ok := devOf(f.Stat())
 	mounted := mount{Root: "/" + name, Dev: v.dev}
 	for _, m := range v.mounts(readMounts("/proc/self/mountinfo")) {
