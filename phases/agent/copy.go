@@ -132,7 +132,8 @@ func (a *agent) copied(ctx context.Context, c Snapshot) ([]Deleted, error) {
 	return a.deleteSnapshots(ctx, old)
 }
 
-// hold changes one hold.
+// hold keeps a snapshot from being deleted, the last one of a backup chain, which
+// the next copy starts from; or no longer does.
 func (s *store) hold(args HoldArgs) error {
 	alone, err := s.lock(holdsLock, true)
 	if err != nil {

@@ -617,6 +617,12 @@ func TestPausedSetIsOneMoment(t *testing.T) {
 		}
 	}
 	s.moves(units)
+	set, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: Stopped, Units: []string{"app.service"}})
+	must(t, err)
+	s.moves(units)
+	if set.Consistency != Stopped {
+		t.Error(set)
+	}
 }
 
 func read(t *testing.T, at string) string {
@@ -646,14 +652,16 @@ func (s *stock) await(units fakeUnits, done func() bool) {
 func TestPauseEndsWhateverHappens(t *testing.T) {
 	s := newStock(t, "a")
 	units := s.service("app.service", "i=0; while :; do i=$((i+1)); echo $i > srv/a/n; done")
-	args := `{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a"],"consistency":"paused","units":["app.service"]}}` + "\n"
-	c := exec.Command(os.Args[0], "as-agent", "serve")
-	c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=paused")
-	c.Stdin = strings.NewReader(args)
-	if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
-		t.Fatalf("it was not killed: %v %s", err, out)
+	args := `{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a"],"consistency":"%s","units":["app.service"]}}` + "\n"
+	for _, how := range []string{Paused, Stopped} {
+		c := exec.Command(os.Args[0], "as-agent", "serve")
+		c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=paused")
+		c.Stdin = strings.NewReader(fmt.Sprintf(args, how))
+		if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
+			t.Fatalf("it was not killed: %v %s", err, out)
+		}
+		s.moves(units)
 	}
-	s.moves(units)
 	slow := kernel
 	slow.Snapshot = func(src, dir *os.File, name string) error {
 		s.moves(units) // the deadline comes first
@@ -712,18 +720,16 @@ func TestDeleteGuard(t *testing.T) {
 	s.sh("btrfs subvolume set-default %d disk", snap.ID)
 	gone("default", snap)
 	s.sh("btrfs subvolume set-default 5 disk")
-	_, err = s.hold(t.Context(), HoldArgs{UUID: snap.UUID, By: "off-host", Reason: "the next copy starts from it"})
-	must(t, err)
+	store, _ := s.store(true)
+	must(t, store.hold(HoldArgs{UUID: snap.UUID, By: "off-host", Reason: "the next copy starts from it"}))
 	gone("held by off-host", snap)
-	_, err = s.hold(t.Context(), HoldArgs{UUID: snap.UUID, By: "off-host"})
-	must(t, err)
+	must(t, store.hold(HoldArgs{UUID: snap.UUID, By: "off-host"}))
 	_, err = s.recipePut(t.Context(), Recipe{Run: "r-9", Snapshots: []Snapshot{snap}})
 	must(t, err)
 	gone("run r-9 may still go back", snap)
 	must(t, os.RemoveAll(s.path("state/runs/r-9")))
 	kept := s.kept()[0]
 	gone("run r-1 may still go back", kept)
-	store, _ := s.store(true)
 	must(t, store.writeJSON(runFile("r-1", "closing.json"), Closing{Run: "r-1", Outcome: "committed"}))
 	s.sh("btrfs -q subvolume create %q/inner", kept.Path)
 	gone("nested", kept)
@@ -812,9 +818,9 @@ func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
 	s.sh("head -c 200000 /dev/urandom > srv/a/deleted")
 	s.take("/srv/a")
 	s.sh("rm srv/a/deleted; head -c 300000 /dev/urandom > srv/a/big")
-	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0]})
+	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Pins: true})
 	must(t, err)
-	if !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Counts[1] != 1 || p.Temporary == "" {
+	if p.Pinned < 200000 || p.Pinned > 250000 || !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Counts[1] != 1 || p.Temporary == "" {
 		t.Errorf("%+v", p)
 	}
 	if _, err := os.Stat(p.Temporary); !os.IsNotExist(err) {

@@ -54,7 +54,6 @@ func init() { // not at once: it would refer to itself
 		OpSnapshots: is(reads, (*agent).snapshots),
 		OpPreview:   is(child, (*agent).preview),
 		OpFiles:     is(writes, (*agent).files),
-		OpHold:      is(settles, (*agent).hold),
 		OpBackup:    is(child, (*agent).backup),
 		OpCopied:    is(child, (*agent).copied),
 		OpCopies:    is(reads, (*agent).copies),

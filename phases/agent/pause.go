@@ -20,6 +20,7 @@ import (
 // anybody is touched; a unit of its own reads it and lets them go on at the
 // deadline, or as soon as the process that took the set is gone.
 type pausing struct {
+	How   string   `json:"how"` // paused, stopped
 	Units []string `json:"units"`
 	Until float64  `json:"until"` // CLOCK_BOOTTIME
 	Boot  string   `json:"boot"`
@@ -30,16 +31,18 @@ const (
 	pauseLock = "pause.alive" // held by who pauses
 	pauseEye  = "pause.watch" // held by who watches that
 	pauseFor  = 5.0           // seconds
+	stopFor   = 120.0         // the same, of units that are stopped
 	freezeLag = 30 * time.Second
 )
 
-// still pauses units and answers how to let them go on. They are watched before
-// the first of them is touched.
+// still pauses or stops units and answers how to let them go on. They are
+// watched before the first of them is touched.
 func (a *agent) still(ctx context.Context, s *store, args SnapshotArgs) (release func() (float64, error), err error) {
-	if cmp.Or(args.Consistency, Single) == Single {
+	how := cmp.Or(args.Consistency, Single)
+	if how == Single {
 		return func() (float64, error) { return 0, nil }, nil
 	}
-	p := pausing{Boot: a.bootID()}
+	p := pausing{How: how, Boot: a.bootID()}
 	if p.Units, err = a.pausable(ctx, args); err != nil {
 		return nil, err
 	}
@@ -69,8 +72,8 @@ func (a *agent) still(ctx context.Context, s *store, args SnapshotArgs) (release
 
 // pausable is the units of a set that are active: only those are started again.
 func (a *agent) pausable(ctx context.Context, args SnapshotArgs) ([]string, error) {
-	if args.Consistency != Paused {
-		return nil, invalid("%q is no consistency: single or paused", args.Consistency)
+	if args.Consistency != Paused && args.Consistency != Stopped {
+		return nil, invalid("%q is no consistency: single, paused or stopped", args.Consistency)
 	}
 	if len(args.Units) == 0 {
 		return nil, invalid("a set that is %s has to name the units", args.Consistency)
@@ -90,7 +93,7 @@ func (a *agent) pausable(ctx context.Context, args SnapshotArgs) ([]string, erro
 
 // watched writes down what is to be let go on and starts who does that.
 func (a *agent) watched(ctx context.Context, s *store, run string, p *pausing) error {
-	p.Until = a.uptime() + pauseFor
+	p.Until = a.uptime() + map[string]float64{Paused: pauseFor, Stopped: stopFor}[p.How]
 	if err := s.writeJSON(runFile(run, pauseFile), p); err != nil {
 		return err
 	}
@@ -142,6 +145,9 @@ func (a *agent) runGoOn(ctx context.Context, run string) (int, error) {
 func (a *agent) halt(ctx context.Context, p pausing) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration((p.Until-a.uptime())*float64(time.Second)))
 	defer cancel()
+	if p.How == Stopped && len(p.Units) > 0 {
+		return a.Units.Do(ctx, "stop", p.Units...)
+	}
 	for _, u := range p.Units {
 		if err := a.freeze(ctx, u, "1"); err != nil {
 			return fmt.Errorf("cannot pause %s: %w", u, err)
@@ -152,6 +158,9 @@ func (a *agent) halt(ctx context.Context, p pausing) error {
 
 // goOn is for all, whatever state they are in, and can be done twice.
 func (a *agent) goOn(ctx context.Context, p pausing) error {
+	if p.How == Stopped {
+		return a.start(ctx, p.Units)
+	}
 	ctx, cancel := context.WithTimeout(ctx, freezeLag)
 	defer cancel()
 	var errs []error

@@ -69,6 +69,10 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 	}
 	diff, err := btrfs.Compare(before, now)
 	p.tell(diff, cmp.Or(args.Max, previewMax))
+	if args.Pins && err == nil {
+		diff, err = btrfs.Compare(now, before)
+		p.Pinned = diff.Bytes
+	}
 	return p, err
 }
 

@@ -15,19 +15,6 @@ import (
 
 const holdsFile = "holds.json"
 
-// hold keeps a snapshot: a person's, or the last one of a backup chain, which
-// the next copy starts from.
-func (a *agent) hold(_ context.Context, args HoldArgs) (HoldArgs, error) {
-	if args.UUID == "" || args.By == "" {
-		return args, invalid("a hold needs a snapshot and a name")
-	}
-	s, err := a.store(true)
-	if err != nil {
-		return args, err
-	}
-	return args, s.hold(args)
-}
-
 func holdsOf(s *store) map[string]map[string]string {
 	holds := map[string]map[string]string{}
 	_ = s.readJSON(holdsFile, &holds)

@@ -66,8 +66,9 @@ type Filesystem struct {
 
 // The consistencies of a set: what was between its first and its last snapshot.
 const (
-	Single = "single" // each is consistent in itself
-	Paused = "paused" // Units were frozen
+	Single  = "single"  // each is consistent in itself
+	Paused  = "paused"  // Units were frozen
+	Stopped = "stopped" // Units were stopped
 )
 
 // SnapshotArgs asks for one snapshot set: the subvolumes at Paths and those
@@ -80,7 +81,7 @@ type SnapshotArgs struct {
 	Paths       []string `json:"paths"`
 	Generation  int      `json:"generation,omitempty"`
 	Consistency string   `json:"consistency,omitempty"` // empty: single
-	Units       []string `json:"units,omitempty"`       // whom to pause
+	Units       []string `json:"units,omitempty"`       // whom to pause or stop
 }
 
 // SnapshotSet is what was taken, all of it or nothing.
@@ -136,7 +137,8 @@ func Return(root Snapshot) Operation {
 // PreviewArgs asks what would go back. Max bounds the list of files.
 type PreviewArgs struct {
 	Snapshot Snapshot `json:"snapshot"`
-	Max      int      `json:"max,omitempty"` // 0: 1000
+	Max      int      `json:"max,omitempty"`  // 0: 1000
+	Pins     bool     `json:"pins,omitempty"` // also how much the snapshot holds that nothing else may
 }
 
 // Preview is what a restore would do to files: paths are those of the subvolume.
@@ -147,6 +149,7 @@ type Preview struct {
 	Moved     [][2]string `json:"moved"`               // now at the second path, then at the first
 	Counts    [4]int      `json:"counts"`              // of each, also of what was cut
 	Bytes     uint64      `json:"bytes"`               // of files that were written since
+	Pinned    uint64      `json:"pinned,omitempty"`    // bytes that the snapshot has and the live one has not: at most so much goes with it
 	Temporary string      `json:"temporary,omitempty"` // the snapshot that was taken for this, and deleted
 }
 

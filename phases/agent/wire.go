@@ -68,7 +68,6 @@ const (
 	OpSnapshots = "btrfs.list"     // DiscoverArgs → []Snapshot made by deployer
 	OpPreview   = "btrfs.preview"  // PreviewArgs → Preview: may take and delete a temporary snapshot
 	OpFiles     = "btrfs.files"    // FilesArgs → FilesResult: single files out of a snapshot
-	OpHold      = "btrfs.hold"     // HoldArgs → HoldArgs
 	OpBackup    = "btrfs.backup"   // SnapshotArgs → []Snapshot: a set for the backup host, held
 	OpCopied    = "btrfs.copied"   // Snapshot → []Deleted: it is complete; those before it go
 	OpCopies    = "btrfs.copies"   // CopiesArgs → []Copy: what a backup host has, oldest first

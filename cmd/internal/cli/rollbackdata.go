@@ -63,7 +63,7 @@ func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.S
 		return "", &phases.Failure{Exit: phases.ExitUsage, Host: l.Name, Safe: "nothing was changed on any host", Hint: []string{a.again("--data keep"), a.again("--data restore")},
 			Err: fmt.Errorf("the data of %s on %s may stay or go back (on_rollback: ask), and nobody can be asked", s.Source, l.Name)}
 	}
-	a.Notef("%s", view.Back(previewOf(ctx, l, s)))
+	a.Notef("%s", view.Back(previewOf(ctx, l, s, false)))
 	answer, err := ask.line(ctx, fmt.Sprintf("%s on %s: keep the data as it is, or restore it? [keep/restore] ", s.Source, l.Name))
 	if err != nil {
 		return "", err
@@ -86,7 +86,7 @@ func dataOf(ctx context.Context, l *phases.Lane, o *rollbackOptions) (list []vie
 			do = phases.Ask
 		}
 		if do != phases.Keep && (o.dryRun || !o.yes) {
-			d = previewOf(ctx, l, s)
+			d = previewOf(ctx, l, s, false)
 		}
 		d.Do = do
 		list = append(list, d)
@@ -94,9 +94,9 @@ func dataOf(ctx context.Context, l *phases.Lane, o *rollbackOptions) (list []vie
 	return list
 }
 
-func previewOf(ctx context.Context, l *phases.Lane, s agent.Snapshot) view.Data {
+func previewOf(ctx context.Context, l *phases.Lane, s agent.Snapshot, pins bool) view.Data {
 	var p agent.Preview
-	if err := l.Call(ctx, agent.OpPreview, agent.PreviewArgs{Snapshot: s}, &p); err != nil {
+	if err := l.Call(ctx, agent.OpPreview, agent.PreviewArgs{Snapshot: s, Pins: pins}, &p); err != nil {
 		return view.Data{Snapshot: s, Problem: err.Error()}
 	}
 	return view.Data{Snapshot: s, Preview: &p}

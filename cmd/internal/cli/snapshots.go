@@ -216,7 +216,7 @@ func pick(ctx context.Context, l *phases.Lane, names []string) (to []agent.Snaps
 func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot, s *view.Streams) error {
 	list := []view.Data{}
 	for _, snap := range to {
-		d := previewOf(ctx, l, snap)
+		d := previewOf(ctx, l, snap, true)
 		d.Do = phases.Restore
 		list = append(list, d)
 	}

@@ -286,7 +286,7 @@ func stock(s *Streams) {
 	back, other := own, agent.Snapshot{Source: "/persist", Maker: "snapper", Created: at.Add(time.Hour), UUID: "01dd1be0-c3f1-4242-8a8b-000000000002", Name: ".snapshots/7/snap\nshot"}
 	back.Replaced, back.Run = true, undoID
 	s.Snapshots([]SnapshotsOf{{"production", []agent.Snapshot{own, back, other}}, {"staging", nil}}, time.UTC)
-	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Counts: [4]int{0, 0, 1, 0}}}})
+	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Pinned: 3 << 20, Counts: [4]int{0, 0, 1, 0}}}})
 	s.Prune([]Pruned{{"production", []phases.Kept{{Snapshot: own, Why: "6 good runs are newer", State: "later"}, {Snapshot: back, Keep: true, Why: "3 days old, of 30"}, {Snapshot: other, Why: "it is mounted at /mnt", State: "refused"}}}, {"staging", nil}})
 	s.Prune([]Pruned{{"staging", nil}})
 }

@@ -79,6 +79,9 @@ func Back(d Data) string {
 	var b strings.Builder
 	p := d.Preview
 	fmt.Fprintf(&b, "      %d lost, %d changed back, %d come back, %d moved back; %s written since\n", p.Counts[0], p.Counts[1], p.Counts[2], p.Counts[3], Bytes(int64(p.Bytes)))
+	if p.Pinned > 0 {
+		fmt.Fprintf(&b, "      at most %s are in the snapshot alone\n", Bytes(int64(p.Pinned)))
+	}
 	for _, k := range []struct {
 		word  string
 		files []string
