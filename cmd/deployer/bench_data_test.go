@@ -2,14 +2,17 @@ package main_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/hbohlen/deployer/cmd/internal/view"
 	"github.com/hbohlen/deployer/phases/agent"
 )
 
@@ -126,15 +129,27 @@ func (b *bench) sets() {
 // end to the begin of its start.
 func (b *bench) down() {
 	const at = "/var/lib/services"
-	production.Enter(b.T, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service && systemctl start user-of-it")
+	b.deployedBy(0)
+	b.events("one.yaml") // takes a set
+	var rows []view.SnapshotsOf
+	if err := json.Unmarshal([]byte(b.run(b.bin, "snapshots", "list", "--host", "production", "--json")), &rows); err != nil || len(rows) != 1 {
+		b.Fatal(err, rows)
+	}
+	i := slices.IndexFunc(rows[0].Snapshots, func(s agent.Snapshot) bool { return s.Source == at && !s.Replaced })
+	path := rows[0].Snapshots[i].Path
+	production.Enter(b.T, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service"+
+		" && systemctl add-wants --runtime multi-user.target user-of-it && systemctl start user-of-it") // wanted, so its times are not forgotten
 	var down []time.Duration
 	for range rounds {
-		path := strings.Fields(production.Enter(b.T, "ls -d /.snapshots/*-var-lib-services /snapshots/*-var-lib-services 2>/dev/null | grep -v replaced | head -n1"))[0]
 		b.run(b.bin, "snapshots", "restore", "production", path, "--yes")
-		stamps := strings.Fields(production.Enter(b.T, "systemctl show -P InactiveEnterTimestampMonotonic -P InactiveExitTimestampMonotonic user-of-it"))
-		from, _ := strconv.ParseInt(stamps[0], 10, 64)
-		to, _ := strconv.ParseInt(stamps[1], 10, 64)
-		down = append(down, time.Duration(to-from)*time.Microsecond)
+		stamp := func(property string) time.Duration {
+			us, err := strconv.ParseInt(strings.TrimSpace(production.Enter(b.T, "systemctl show -P "+property+" user-of-it")), 10, 64)
+			if err != nil || us == 0 {
+				b.Fatal(property, us, err)
+			}
+			return time.Duration(us) * time.Microsecond
+		}
+		down = append(down, stamp("InactiveExitTimestampMonotonic")-stamp("InactiveEnterTimestampMonotonic"))
 	}
 	b.say("a service is down for a restore of %s, without its own start: %.1f ms median of %d", at, ms(median(down)), len(down))
 }

@@ -45,7 +45,8 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	before()
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
-	s.production.Enter(t, "printf '[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service && systemctl start user-of-it")
+	s.production.Enter(t, "printf '[Unit]\\nStartLimitIntervalSec=1h\\nStartLimitBurst=1\\n[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service"+
+		" && systemctl add-wants --runtime multi-user.target user-of-it && systemctl start user-of-it") // at its start limit, and not forgotten
 	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it")
 	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7"), "verified", "is kept as")
 	before()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,10 +131,8 @@ func (a *agent) rootDue(run string) (bool, error) {
 		return false, nil
 	}
 	var last *restoration
-	files, _ := s.names("runs/" + run)
-	for _, name := range files {
-		r := load[restoration](s, runFile(run, name))
-		if strings.HasPrefix(name, "data-") && r != nil && r.Reboot && (r.State == dataStays || r.State == dataDone) && (last == nil || r.Began.After(last.Began)) {
+	for _, r := range restored(s, run) {
+		if r.Reboot && (last == nil || r.Began.After(last.Began)) {
 			last = r
 		}
 	}
@@ -156,20 +155,34 @@ func (a *agent) rootDue(run string) (bool, error) {
 	return false, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name)
 }
 
+// restored is the restorations of a run that took place, by their files.
+func restored(s *store, run string) iter.Seq2[string, *restoration] {
+	return func(yield func(string, *restoration) bool) {
+		files, _ := s.names("runs/" + run)
+		for _, name := range files {
+			if !strings.HasPrefix(name, "data-") {
+				continue
+			}
+			r := load[restoration](s, runFile(run, name))
+			if r != nil && (r.State == dataDone || r.State == dataStays) && !yield(runFile(run, name), r) {
+				return
+			}
+		}
+	}
+}
+
 // doStart starts what restorations of the run left stopped.
 func (a *agent) doStart(ctx context.Context, run string, _ Operation) (effect, error) {
 	s, err := a.runStore(run)
 	if err != nil {
 		return effect{}, err
 	}
-	files, err := s.names("runs/" + run)
 	done := effect{already: true}
-	for _, name := range files {
-		r := load[restoration](s, runFile(run, name))
-		if !strings.HasPrefix(name, "data-") || r == nil || r.State != dataStays {
+	for file, r := range restored(s, run) {
+		if r.State != dataStays {
 			continue
 		}
-		w := &work{agent: a, store: s, file: runFile(run, name)}
+		w := &work{agent: a, store: s, file: file}
 		r.Units = slices.DeleteFunc(r.Units, func(u string) bool { // the other system's: what runs now has none of that name
 			p, err := a.Units.Show(ctx, u, "LoadState")
 			return err == nil && p["LoadState"] == "not-found"

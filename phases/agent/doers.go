@@ -117,12 +117,14 @@ func contentFile(run, digest string) string {
 	return path.Join("runs", run, "files", path.Base(digest))
 }
 
-// doUnits starts what should be active and is not.
+// doUnits starts what should be active and is not. A unit that was started often
+// of late is refused by its start limit, unless its failures are forgotten first.
 func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, error) {
 	idle, err := a.idle(ctx, op.Units)
 	if err != nil || len(idle) == 0 {
 		return effect{already: err == nil}, err
 	}
+	_ = a.Units.Do(ctx, "reset-failed", idle...) // an error for those that are not loaded
 	startErr := a.Units.Do(ctx, "start", idle...)
 	still, err := a.idle(ctx, idle)
 	if err == nil && len(still) > 0 {

@@ -178,6 +178,9 @@ func (f fakeUnits) properties(unit string, p map[string]string) {
 }
 
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
+	if verb == "reset-failed" {
+		return nil
+	}
 	for _, u := range units {
 		if _, err := os.Stat(f.file(u, ".script")); err == nil {
 			if f.stopScript(u); verb == "start" {

@@ -36,15 +36,28 @@ func (a *agent) hint(run string, op Operation) []string {
 	case DoWriteFile:
 		return []string{a.fileHint(run, op)}
 	case DoUnits:
-		return []string{"systemctl start -- " + quoteAll(op.Units)}
+		return startHint(op.Units)
 	case DoData:
 		return dataHint(op.Data)
 	case DoStart:
-		return []string{"# start the units that were stopped for restore-data"}
+		var units []string
+		if s, err := a.runStore(run); err == nil {
+			for _, r := range restored(s, run) {
+				units = append(units, r.Units...)
+			}
+		}
+		if len(units) == 0 { // the restore is still to come
+			return []string{"# start the units that were stopped for restore-data"}
+		}
+		return startHint(units)
 	case DoUnpin:
 		return []string{"rm -f -- " + quote(path.Join(gcroots, run+"-"+op.Name))}
 	}
 	return nil
+}
+
+func startHint(units []string) []string {
+	return []string{"systemctl reset-failed -- " + quoteAll(units), "systemctl start -- " + quoteAll(units)}
 }
 
 // dataHint is the way by names: without an exchange, so not for a power cut.

@@ -46,19 +46,18 @@ func (a *agent) made() map[string]Snapshot {
 	for _, run := range runs {
 		files, _ := s.names("runs/" + run)
 		for _, file := range files {
-			switch {
-			case strings.HasPrefix(file, "set-"):
-				if r := load[setRecord](s, runFile(run, file)); r != nil && r.Done {
-					for _, snap := range r.Set.Snapshots {
-						made[snap.UUID] = snap
-					}
+			if !strings.HasPrefix(file, "set-") {
+				continue
+			}
+			if r := load[setRecord](s, runFile(run, file)); r != nil && r.Done {
+				for _, snap := range r.Set.Snapshots {
+					made[snap.UUID] = snap
 				}
-			case strings.HasPrefix(file, "data-"):
-				if r := load[restoration](s, runFile(run, file)); r != nil && (r.State == dataDone || r.State == dataStays) {
-					for _, m := range r.Members {
-						made[m.Kept] = Snapshot{Name: m.Aside, Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
-					}
-				}
+			}
+		}
+		for _, r := range restored(s, run) {
+			for _, m := range r.Members {
+				made[m.Kept] = Snapshot{Name: m.Aside, Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
 			}
 		}
 	}

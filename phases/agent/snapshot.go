@@ -58,10 +58,57 @@ func (s Snapper) describe(path string) (btrfs.Info, error) {
 type shot struct {
 	source, name string
 	origin       string // the source's path below the top level
-	src, dir     *os.File
-	fsid         string
+	src          *os.File
+	on           *pool
 	info         btrfs.Info
 	taken        bool
+}
+
+func (s *shot) path() string { return filepath.Join(s.on.dir.Name(), s.name) }
+
+// pool is a file system that a set is of.
+type pool struct {
+	fsid  string
+	first *shot
+	tree  Tree
+	takes []uint64 // IDs of the subvolumes
+	dir   *os.File // where the snapshots go
+}
+
+// aimed is a set that can be taken: everything is open and checked.
+type aimed struct {
+	shots []*shot
+	pools []*pool
+}
+
+func (t *aimed) close() {
+	for _, s := range t.shots {
+		s.src.Close()
+	}
+	for _, p := range t.pools {
+		p.dir.Close() // nil is no harm
+	}
+}
+
+// add takes a subvolume over; it answers false for one that is in the set.
+func (t *aimed) add(fs Snapper, s *shot, fsid string) (bool, error) {
+	i := slices.IndexFunc(t.pools, func(p *pool) bool { return p.fsid == fsid })
+	if i < 0 {
+		tree, err := fs.Tree(s.src)
+		if err != nil {
+			s.src.Close()
+			return false, err
+		}
+		i, t.pools = len(t.pools), append(t.pools, &pool{fsid: fsid, first: s, tree: tree})
+	}
+	s.on = t.pools[i]
+	if slices.Contains(s.on.takes, s.info.ID) {
+		s.src.Close()
+		return false, nil
+	}
+	s.on.takes = append(s.on.takes, s.info.ID)
+	t.shots = append(t.shots, s)
+	return true, nil
 }
 
 // setRecord is what the agent knows of a set: before it is taken, where it will
@@ -99,29 +146,24 @@ func (a *agent) snapshot(ctx context.Context, args SnapshotArgs) (SnapshotSet, e
 			return SnapshotSet{}, err
 		}
 	}
-	shots, err := a.aim(args)
-	defer func() {
-		for _, s := range shots {
-			s.src.Close() // nil is no harm
-			s.dir.Close()
-		}
-	}()
+	set, err := a.aim(args)
+	defer set.close()
 	if err != nil {
 		return SnapshotSet{}, err
 	}
 	r := setRecord{Args: args}
-	for _, s := range shots {
-		r.Set.Snapshots = append(r.Set.Snapshots, Snapshot{Path: filepath.Join(s.dir.Name(), s.name), ParentUUID: s.info.UUID})
+	for _, s := range set.shots {
+		r.Set.Snapshots = append(r.Set.Snapshots, Snapshot{Path: s.path(), ParentUUID: s.info.UUID})
 	}
 	if err := s.writeJSON(file, r); err != nil {
 		return SnapshotSet{}, err
 	}
-	if r.Set, err = a.take(ctx, s, shots, args); err == nil {
+	if r.Set, err = a.take(ctx, s, set, args); err == nil {
 		r.Done = true
 		err = s.writeJSON(file, r)
 	}
 	if err != nil {
-		return SnapshotSet{}, errors.Join(err, a.untake(shots), s.remove(file))
+		return SnapshotSet{}, errors.Join(err, a.untake(set), s.remove(file))
 	}
 	return r.Set, nil
 }
@@ -147,8 +189,8 @@ func (a *agent) leftovers(was *setRecord) error {
 	return nil
 }
 
-func (a *agent) take(ctx context.Context, s *store, shots []*shot, args SnapshotArgs) (set SnapshotSet, err error) {
-	if err := a.syncAll(shots); err != nil {
+func (a *agent) take(ctx context.Context, s *store, t *aimed, args SnapshotArgs) (set SnapshotSet, err error) {
+	if err := a.syncAll(t); err != nil {
 		return set, err
 	}
 	release, err := a.still(ctx, s, args)
@@ -156,8 +198,8 @@ func (a *agent) take(ctx context.Context, s *store, shots []*shot, args Snapshot
 		return set, err
 	}
 	defer func() { _, _ = release() }()
-	for _, s := range shots {
-		if err = a.fs.Snapshot(s.src, s.dir, s.name); err != nil {
+	for _, s := range t.shots {
+		if err = a.fs.Snapshot(s.src, s.on.dir, s.name); err != nil {
 			break
 		}
 		s.taken = true
@@ -167,133 +209,136 @@ func (a *agent) take(ctx context.Context, s *store, shots []*shot, args Snapshot
 	if err = errors.Join(err, late); err != nil {
 		return set, err
 	}
-	set = SnapshotSet{Consistency: cmp.Or(args.Consistency, Single), Paused: paused}
-	trees := map[string]Tree{}
-	for _, s := range shots {
-		if trees[s.fsid] == nil {
-			if trees[s.fsid], err = a.fs.Tree(s.dir); err != nil {
-				return set, err
-			}
+	for _, p := range t.pools {
+		if p.tree, err = a.fs.Tree(p.dir); err != nil {
+			return set, err
 		}
-		snap, err := s.verify(a.fs, trees[s.fsid], args)
+		a.fs.Ballast(p.dir)
+	}
+	set = SnapshotSet{Consistency: cmp.Or(args.Consistency, Single), Paused: paused}
+	for _, s := range t.shots {
+		snap, err := s.verify(a.fs, args)
 		if err != nil {
 			return set, err
 		}
 		set.Snapshots = append(set.Snapshots, snap)
-		a.fs.Ballast(s.dir)
 	}
-	return set, a.syncAll(shots)
+	return set, a.syncAll(t)
 }
 
 // syncAll syncs every file system of a set once.
-func (a *agent) syncAll(shots []*shot) error {
-	done := map[string]bool{}
-	for _, s := range shots {
-		if done[s.fsid] {
-			continue
-		}
-		if err := a.fs.Sync(s.dir); err != nil {
+func (a *agent) syncAll(t *aimed) error {
+	for _, p := range t.pools {
+		if err := a.fs.Sync(p.dir); err != nil {
 			return err
 		}
-		done[s.fsid] = true
 	}
 	return nil
 }
 
-func (a *agent) untake(shots []*shot) error {
+func (a *agent) untake(t *aimed) error {
 	var errs []error
-	for _, s := range shots {
+	for _, s := range t.shots {
 		if s.taken {
-			errs = append(errs, a.fs.Destroy(s.dir, s.name))
+			errs = append(errs, a.fs.Destroy(s.on.dir, s.name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // verify reads the snapshot back: read-only, and of the subvolume it was meant for.
-func (s *shot) verify(fs Snapper, tree Tree, args SnapshotArgs) (Snapshot, error) {
-	path := filepath.Join(s.dir.Name(), s.name)
+func (s *shot) verify(fs Snapper, args SnapshotArgs) (Snapshot, error) {
+	path := s.path()
 	info, err := fs.describe(path)
 	if err == nil && (!info.ReadOnly || info.ParentUUID != s.info.UUID) {
 		err = fmt.Errorf("%s is not a read-only snapshot of %s", path, s.source)
 	}
-	name, e := tree.Path(info.ID)
+	name, e := s.on.tree.Path(info.ID)
 	return Snapshot{Source: s.source, Path: path, ID: info.ID, UUID: info.UUID, ParentUUID: info.ParentUUID, ReadOnly: true,
-		Run: args.Run, Created: info.Created, Changed: info.Changed, FSID: s.fsid, Name: name, Origin: s.origin, Generation: args.Generation,
+		Run: args.Run, Created: info.Created, Changed: info.Changed, FSID: s.on.fsid, Name: name, Origin: s.origin, Generation: args.Generation,
 		Consistency: cmp.Or(args.Consistency, Single), Maker: "deployer", Recorded: true}, errors.Join(err, e)
 }
 
 // aim opens and checks everything before anything is taken.
-func (a *agent) aim(args SnapshotArgs) (shots []*shot, err error) {
+func (a *agent) aim(args SnapshotArgs) (*aimed, error) {
+	t := &aimed{}
 	if len(args.Paths) == 0 {
-		return nil, invalid("cannot take a set of no snapshots")
+		return t, invalid("cannot take a set of no snapshots")
 	}
-	subjects := map[string][]uint64{}
 	for _, path := range args.Paths {
-		s := &shot{source: path}
-		shots = append(shots, s)
-		if err := s.open(a.fs, a.host(path)); err != nil {
-			return shots, err
+		s, fsid, err := a.fs.shot(path, a.host(path))
+		if err != nil {
+			return t, err
 		}
-		if slices.Contains(subjects[s.fsid], s.info.ID) {
-			return shots, invalid("%s is in the set twice", path)
+		fresh, err := t.add(a.fs, s, fsid)
+		if err == nil && !fresh {
+			err = invalid("%s is in the set twice", path)
 		}
-		subjects[s.fsid] = append(subjects[s.fsid], s.info.ID)
-	}
-	if shots, err = a.nested(shots, subjects); err != nil {
-		return shots, err
-	}
-	names := map[string]bool{}
-	for _, s := range shots {
-		if err := a.place(s, args, subjects, names); err != nil {
-			return shots, err
+		if err != nil {
+			return t, err
 		}
 	}
-	return shots, nil
+	if err := a.nested(t); err != nil {
+		return t, err
+	}
+	for _, p := range t.pools {
+		if err := a.place(t, p, args.Dir); err != nil {
+			return t, err
+		}
+	}
+	return t, t.name(args)
 }
 
 // nested adds what is nested in a set: a snapshot has nothing of it but an
 // empty folder. Not what is no live data: snapshots, and the agent's own folder.
-func (a *agent) nested(shots []*shot, subjects map[string][]uint64) ([]*shot, error) {
+func (a *agent) nested(t *aimed) error {
 	own, _ := a.fs.describe(a.Root)
-	for _, parent := range shots {
-		tree, err := a.fs.Tree(parent.src)
-		if err != nil {
-			return shots, err
-		}
-		for _, below := range tree.Below(parent.info.ID) {
-			s := &shot{source: filepath.Join(parent.source, below)}
+	for _, parent := range slices.Clone(t.shots) {
+		for _, below := range parent.on.tree.Below(parent.info.ID) {
 			if slices.Contains(strings.Split(below, "/"), ".snapshots") {
 				continue
 			}
-			if err := s.open(a.fs, filepath.Join(parent.src.Name(), below)); err != nil {
-				return append(shots, s), fmt.Errorf("%s is nested in %s: %w", s.source, parent.source, err)
+			s, fsid, err := a.fs.shot(filepath.Join(parent.source, below), filepath.Join(parent.src.Name(), below))
+			if err != nil {
+				return fmt.Errorf("%s is nested in %s: %w", filepath.Join(parent.source, below), parent.source, err)
 			}
-			if at, _ := tree.Path(s.info.ID); s.fsid != parent.fsid || !strings.HasSuffix("/"+at, "/"+below) {
-				return append(shots, s), invalid("%s is nested in %s, but a mount of something else hides it", s.source, parent.source)
-			}
-			if s.info.ReadOnly || s.info.UUID == own.UUID || slices.Contains(subjects[s.fsid], s.info.ID) {
+			at, _ := parent.on.tree.Path(s.info.ID)
+			switch hidden := fsid != parent.on.fsid || !strings.HasSuffix("/"+at, "/"+below); {
+			case hidden:
+				err = invalid("%s is nested in %s, but a mount of something else hides it", s.source, parent.source)
+				fallthrough
+			case s.info.ReadOnly || s.info.UUID == own.UUID:
 				s.src.Close()
-				continue
+			default:
+				_, err = t.add(a.fs, s, fsid)
 			}
-			shots = append(shots, s)
-			subjects[s.fsid] = append(subjects[s.fsid], s.info.ID)
+			if err != nil {
+				return err
+			}
 		}
 	}
-	return shots, nil
+	return nil
 }
 
-func (s *shot) open(fs Snapper, path string) (err error) {
-	if s.src, err = fs.open(path, "cannot snapshot"); err != nil {
-		return err
+// shot opens a subvolume that is to be taken, and answers with its file system.
+func (s Snapper) shot(source, path string) (*shot, string, error) {
+	f, err := s.open(path, "cannot snapshot")
+	if err != nil {
+		return nil, "", err
 	}
-	if !fs.IsRoot(s.src) {
-		return invalid("cannot snapshot: %s is not a subvolume", path)
+	t := &shot{source: source, src: f}
+	fsid, err := s.FSID(f)
+	if err == nil {
+		t.info, err = s.Get(f)
 	}
-	if s.fsid, err = fs.FSID(s.src); err == nil {
-		s.info, err = fs.Get(s.src)
+	if !s.IsRoot(f) {
+		err = invalid("cannot snapshot: %s is not a subvolume", path)
 	}
-	return err
+	if err != nil {
+		f.Close()
+		return nil, "", err
+	}
+	return t, fsid, nil
 }
 
 func (s Snapper) open(path, what string) (*os.File, error) {

@@ -12,37 +12,39 @@ import (
 	"strings"
 )
 
-// place finds the folder for a snapshot and the name in it.
-func (a *agent) place(s *shot, args SnapshotArgs, subjects map[string][]uint64, names map[string]bool) error {
-	tree, err := a.fs.Tree(s.src)
-	if err != nil {
-		return err
-	}
-	if s.origin, err = tree.Path(s.info.ID); err != nil {
-		return err
-	}
-	s.name = args.Stamp + "-" + args.Run + "-"
-	if args.Generation > 0 {
-		s.name += fmt.Sprintf("g%d-", args.Generation)
-	}
-	if s.name = shorten(s.name + dashed(s.origin)); names[s.name] { // a-b and a/b
-		s.name = shorten(fmt.Sprintf("%s-%d", s.name, s.info.ID))
-	}
-	names[s.name] = true
-	dirs := []string{args.Dir}
-	if args.Dir == "" || a.fsidOf(args.Dir) != s.fsid && subjects[a.fsidOf(args.Dir)] != nil {
-		dirs = a.folders(s.fsid) // the wanted folder is another file system's of the set
+// place finds the folder for the snapshots of a file system, and makes it.
+func (a *agent) place(t *aimed, p *pool, wanted string) (err error) {
+	dirs := []string{wanted}
+	if at := a.fsidOf(wanted); wanted == "" || at != p.fsid && slices.ContainsFunc(t.pools, func(p *pool) bool { return p.fsid == at }) {
+		dirs = a.folders(p.fsid) // the wanted folder is another file system's of the set
 	}
 	for _, dir := range dirs {
-		if s.dir, err = a.fs.folder(a.host(dir), s.fsid, tree, a.takenAlong(dir, subjects[s.fsid])); err == nil {
-			break
+		if p.dir, err = a.fs.folder(a.host(dir), p.fsid, p.tree, a.takenAlong(dir, p.takes)); err == nil {
+			return nil
 		}
 	}
-	if s.dir == nil {
-		return firstOf(err, &Error{Code: "invalid", Message: "found no folder for snapshots of " + s.source, Hint: []string{"name one: snapshots: {dir: /.snapshots}"}})
-	}
-	if at := filepath.Join(s.dir.Name(), s.name); lexists(at) {
-		return &Error{Code: "exists", Message: at + " is there already"}
+	return firstOf(err, &Error{Code: "invalid", Message: "found no folder for snapshots of " + p.first.source, Hint: []string{"name one: snapshots: {dir: /.snapshots}"}})
+}
+
+// name gives every snapshot a name that nothing has: time, run, generation and
+// the path below the top level.
+func (t *aimed) name(args SnapshotArgs) (err error) {
+	names := map[string]bool{}
+	for _, s := range t.shots {
+		if s.origin, err = s.on.tree.Path(s.info.ID); err != nil {
+			return err
+		}
+		s.name = args.Stamp + "-" + args.Run + "-"
+		if args.Generation > 0 {
+			s.name += fmt.Sprintf("g%d-", args.Generation)
+		}
+		if s.name = shorten(s.name + dashed(s.origin)); names[s.name] { // a-b and a/b
+			s.name = shorten(fmt.Sprintf("%s-%d", s.name, s.info.ID))
+		}
+		names[s.name] = true
+		if lexists(s.path()) {
+			return &Error{Code: "exists", Message: s.path() + " is there already"}
+		}
 	}
 	return nil
 }

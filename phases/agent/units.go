@@ -11,7 +11,7 @@ import (
 type Units interface {
 	// Run starts a transient unit and returns when its program was executed.
 	Run(ctx context.Context, t Transient) error
-	// Do is `systemctl VERB UNIT…` for start and stop; it returns when the job
+	// Do is `systemctl VERB UNIT…` for start, stop and reset-failed; it returns when the job
 	// has ended: the units' own timeouts bound it.
 	Do(ctx context.Context, verb string, units ...string) error
 	// List is every unit that is loaded.
