@@ -2,9 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
-	"os"
 	"testing"
-	"time"
 
 	"github.com/hbohlen/deployer/cmd/internal/view"
 	"github.com/hbohlen/deployer/phases/agent"
@@ -75,42 +73,6 @@ func TestLabSnapshotsRestore(t *testing.T) {
 
 	s.want(0, "rollback", "--yes") // the run under all of it is still to be undone
 	s.serves(s.production, "1.0.0")
-}
-
-// A restore whose controller is killed, or whose host loses its power, goes on
-// on the host, and is ended by whoever comes.
-func TestLabSnapshotsRestoreIsCutShort(t *testing.T) {
-	const at = "/var/lib/services"
-	for name, cut := range map[string]func(*site, *os.Process){
-		"controller": func(_ *site, p *os.Process) { _ = p.Kill() },
-		"power": func(s *site, _ *os.Process) {
-			s.production.Power(s.T, "powerloss")
-			s.production.Power(s.T, "start")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t)
-			s.production.Enter(t, "echo old > "+at+"/mine; sync")
-			s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
-			deployed := s.run(0).id
-			s.production.Enter(t, "echo new > "+at+"/mine; sync")
-			snap, kept := s.snapshotsOf(at)[0], len(s.runs())
-			cmd, wait := s.start("snapshots", "restore", "production", snap.Path, "--yes")
-			within(t, 30*time.Second, "the restore", func() bool {
-				jobs, _ := s.production.Try("ls /nix/var/deployer/runs/*/data-*.json")
-				return len(s.runs()) > kept && jobs != ""
-			})
-			cut(s, cmd.Process)
-			if run := s.latest().id; wait().exit != 0 {
-				s.want(0, "resume", run)
-			}
-			s.holds(map[string]string{at + "/mine": "old"})
-			s.serves(s.production, "2.0")
-			s.want(0, "rollback", "--yes", deployed)
-			s.serves(s.production, "1.0.0")
-		})
-	}
 }
 
 // Snapshots go by how their runs ended, and the way back of a run with them.
