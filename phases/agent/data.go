@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ type restoration struct {
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
 	Boot    string    `json:"boot,omitempty"`   // in which that was done
 	Began   time.Time `json:"began"`
+	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
 }
 
 const (
@@ -90,6 +92,14 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 		return effect{already: true, message: w.said(r)}, w.finish(ctx, r)
 	}
 	if r == nil || r.State != dataBegun {
+		if r != nil { // it was replaced again since: what it has kept is told of still
+			if err := s.writeJSON(strings.TrimSuffix(file, ".json")+"-"+r.Began.Format(stampForm)+".json", r); err != nil {
+				return effect{}, err
+			}
+		}
+		if err := a.settle(ctx, s, run, file); err != nil {
+			return effect{}, err
+		}
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
 			return effect{}, err
 		}
@@ -106,16 +116,34 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 	return effect{message: w.said(r)}, w.finish(ctx, r)
 }
 
+// where is a name below the top level as somebody finds it.
+func (w *work) where(v *volumes, name string) string {
+	return cmp.Or(v.path(w.mounts(), name), "/"+name)
+}
+
+// settle takes back what other restorations of a run have left half done: a
+// host is never restored in part without saying so.
+func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) error {
+	var errs []error
+	for file, r := range restorations(s, run) {
+		if r.State == dataBegun && !slices.Contains(but, file) {
+			w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
+			errs = append(errs, w.takeBack(ctx, r))
+			w.end()
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (w *work) said(r *restoration) string {
 	var kept []string
 	_ = w.each(r, false, func(v *volumes, m *member) error {
-		if mounts := w.mounts(); m.Live != 0 {
-			at := func(name string) string { return cmp.Or(v.path(mounts, name), "/"+name) }
-			kept = append(kept, fmt.Sprintf("%s: what it was is kept as %s", at(m.Name), at(m.Aside)))
+		if m.Live != 0 {
+			kept = append(kept, fmt.Sprintf("%s: what it was is kept as %s", w.where(v, m.Name), w.where(v, m.Aside)))
 		}
 		return nil
 	})
-	text := strings.Join(kept, "; ")
+	text := strings.Join(append(kept, r.Gone...), "; ")
 	if r.Reboot {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
 	}
@@ -155,16 +183,26 @@ func (a *agent) rootDue(run string) (bool, error) {
 	return false, fmt.Errorf("the host has booted since /%s was put in place, but runs from another root: is it made anew at each boot?", last.Members[0].Name)
 }
 
-// restored is the restorations of a run that took place, by their files.
-func restored(s *store, run string) iter.Seq2[string, *restoration] {
+// restorations is what was restored in a run, or begun to be, by its files.
+func restorations(s *store, run string) iter.Seq2[string, *restoration] {
 	return func(yield func(string, *restoration) bool) {
 		files, _ := s.names("runs/" + run)
 		for _, name := range files {
 			if !strings.HasPrefix(name, "data-") {
 				continue
 			}
-			r := load[restoration](s, runFile(run, name))
-			if r != nil && (r.State == dataDone || r.State == dataStays) && !yield(runFile(run, name), r) {
+			if r := load[restoration](s, runFile(run, name)); r != nil && !yield(runFile(run, name), r) {
+				return
+			}
+		}
+	}
+}
+
+// restored is those that took place.
+func restored(s *store, run string) iter.Seq2[string, *restoration] {
+	return func(yield func(string, *restoration) bool) {
+		for file, r := range restorations(s, run) {
+			if (r.State == dataDone || r.State == dataStays) && !yield(file, r) {
 				return
 			}
 		}
@@ -322,9 +360,11 @@ func (w *work) prepare(v *volumes, m *member) error {
 	defer copied.Close()
 	is, err := btrfs.Get(copied)
 	if err == nil && (is.ReadOnly || is.ParentUUID != info.UUID || is.ID == m.Live) {
-		err = fmt.Errorf("/%s is not a writable copy of %s", m.Aside, m.Source)
+		err = fmt.Errorf("/%s is there already and no writable copy of %s: it is left as it is", m.Aside, m.Source)
 	}
-	m.Copy = is.ID
+	if err == nil { // what is no copy may be all that is left of what was replaced
+		m.Copy = is.ID
+	}
 	return err
 }
 
@@ -349,16 +389,22 @@ func (w *work) forward(v *volumes, m *member, running bool) error {
 	}
 	w.at("exchanged " + m.Name)
 	for id, at := range m.Nested {
-		if err := w.along(v, id, filepath.Join(m.Aside, at), filepath.Join(m.Name, at), running); err != nil {
+		old, now := filepath.Join(m.Aside, at), filepath.Join(m.Name, at)
+		if err := w.along(v, id, old, now); err != nil {
+			return err
+		}
+		if !running {
+			continue
+		}
+		if err := w.stand(v, id, old, now); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// along moves a nested subvolume, if it is where it is moved from. The running
-// system gets it back at its old place until the next boot.
-func (w *work) along(v *volumes, id uint64, from, to string, running bool) error {
+// along moves a nested subvolume, if it is where it is moved from.
+func (w *work) along(v *volumes, id uint64, from, to string) error {
 	if v.id(from) != id {
 		return nil
 	}
@@ -368,25 +414,28 @@ func (w *work) along(v *volumes, id uint64, from, to string, running bool) error
 	if err := unix.Unlinkat(int(v.top.Fd()), to, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("cannot move the subvolume /%s along: /%s is in its place: %w", from, to, err)
 	}
-	if !running {
-		return rename(v, from, to)
+	return rename(v, from, to)
+}
+
+// stand gives the running system what moved along with its root back at its old
+// place, until the next boot.
+func (w *work) stand(v *volumes, id uint64, old, now string) error {
+	seen := v.path(w.mounts(), old)
+	if seen == "" || v.id(now) != id || w.mountedAt(v, seen) {
+		return nil
 	}
-	seen := v.path(w.mounts(), from)
-	m, err := btrfs.Mount(v.Device, from)
+	if err := unix.Mkdirat(int(v.top.Fd()), old, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	m, err := btrfs.Mount(v.Device, now)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if err := rename(v, from, to); err != nil {
-		return err
-	}
-	if err := unix.Mkdirat(int(v.top.Fd()), from, 0o755); err != nil || seen == "" {
-		return err
-	}
 	return m.Attach("", seen, "relatime", "")
 }
 
-// parents makes the folders that a moved subvolume needs, as they were.
+// parents makes the folders that a moved subvolume needs, with their owners and modes.
 func parents(v *volumes, from, to string) error {
 	if _, err := os.Lstat(v.proc(to)); err == nil || to == "." {
 		return nil
@@ -398,9 +447,10 @@ func parents(v *volumes, from, to string) error {
 	if err != nil {
 		return err
 	}
-	o := ownerOf(st)
-	return errors.Join(unix.Mkdirat(int(v.top.Fd()), to, uint32(st.Mode().Perm())),
-		unix.Fchownat(int(v.top.Fd()), to, o.UID, o.GID, unix.AT_SYMLINK_NOFOLLOW))
+	sys := st.Sys().(*syscall.Stat_t)
+	return errors.Join(unix.Mkdirat(int(v.top.Fd()), to, 0o700),
+		unix.Fchownat(int(v.top.Fd()), to, int(sys.Uid), int(sys.Gid), unix.AT_SYMLINK_NOFOLLOW),
+		unix.Fchmodat(int(v.top.Fd()), to, sys.Mode&0o7777, 0)) // past the umask
 }
 
 // proc is a name below the top level as a path of this process.
@@ -475,7 +525,14 @@ func (w *work) backward(v *volumes, m *member, running bool) error {
 	}
 	var errs []error
 	for id, at := range m.Nested {
-		errs = append(errs, w.along(v, id, filepath.Join(m.Name, at), filepath.Join(m.Aside, at), running))
+		old, now := filepath.Join(m.Aside, at), filepath.Join(m.Name, at)
+		if seen := v.path(w.mounts(), old); running && v.id(now) == id && w.mountedAt(v, seen) { // see stand
+			errs = append(errs, unix.Unmount(seen, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+		}
+		errs = append(errs, w.along(v, id, now, old))
 	}
-	return errors.Join(append(errs, btrfs.Exchange(v.top.File, m.Name, m.Aside))...)
+	if err := errors.Join(errs...); err != nil { // what is nested must not stay behind
+		return err
+	}
+	return btrfs.Exchange(v.top.File, m.Name, m.Aside)
 }

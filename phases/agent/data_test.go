@@ -367,6 +367,20 @@ func TestCopyThatSomebodyUsesIsKept(t *testing.T) {
 	}
 }
 
+// killed is a restore that ends in its middle, as with a power cut.
+func (s *stock) killed(moment string, snaps ...Snapshot) {
+	s.t.Helper()
+	op := Operation{Op: DoData, Data: &Data{Snapshots: snaps}}
+	_, err := s.recipePut(s.t.Context(), Recipe{Run: "r-1", Operations: []Operation{op}})
+	must(s.t, err)
+	c := exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")
+	c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT="+moment)
+	out, err := c.CombinedOutput()
+	if err == nil || c.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		s.t.Fatalf("it was not killed: %v %s", err, out)
+	}
+}
+
 func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
 	for _, moment := range []string{"prepared", "to stop", "stopped", "unmounted", "cleared", "exchanged a", "exchanged b", "exchanged", "mounted"} {
 		t.Run(moment, func(t *testing.T) {
@@ -374,16 +388,8 @@ func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
 			s.sh("btrfs -q subvolume create srv/a/n; echo x > srv/a/n/x")
 			units := s.service("app.service", "cd srv/b; sleep 1000")
 			s.take("/srv/a", "/srv/b")
-			op := Operation{Op: DoData, Data: &Data{Snapshots: []Snapshot{s.set.Snapshots[0], s.set.Snapshots[1]}}}
-			_, err := s.recipePut(t.Context(), Recipe{Run: "r-1", Operations: []Operation{op}})
-			must(t, err)
+			s.killed(moment, s.set.Snapshots[:2]...)
 			c := exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")
-			c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT="+moment)
-			out, err := c.CombinedOutput()
-			if err == nil || c.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("it was not killed: %v %s", err, out)
-			}
-			c = exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")
 			c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir)
 			if out, err := c.CombinedOutput(); err != nil {
 				t.Fatalf("%v %s", err, out)

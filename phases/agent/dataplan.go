@@ -111,7 +111,6 @@ func (w *work) itself(v *volumes, s Snapshot, r *restoration) (*member, error) {
 		if err := w.live(v, m); err != nil {
 			return nil, err
 		}
-		m.Nested = nil // it has its own
 	}
 	m.Aside, err = w.aside(v, r, m)
 	return m, err
@@ -129,10 +128,10 @@ func (w *work) live(v *volumes, m *member) error {
 		return err
 	}
 	m.Kept = info.UUID
-	if m.Nested, err = v.tree.Nested(m.Live); err != nil {
+	if err := w.nest(v, m); err != nil {
 		return err
 	}
-	by := w.mountedByID(m.Live)
+	by := w.mountedByID(v.FSID, m.Live)
 	switch swap := swapIn(f); {
 	case info.ReadOnly:
 		return invalid("cannot restore /%s: it is read-only", m.Name)
@@ -147,13 +146,34 @@ func (w *work) live(v *volumes, m *member) error {
 	return nil
 }
 
+// nest notes what is to move along. A read-only subvolume cannot.
+func (w *work) nest(v *volumes, m *member) (err error) {
+	if m.From != "" { // it has its own
+		return nil
+	}
+	if m.Nested, err = v.tree.Nested(m.Live); err != nil {
+		return err
+	}
+	for id, at := range m.Nested {
+		if v.tree.Info(id).ReadOnly {
+			at = w.where(v, filepath.Join(m.Name, at))
+			return &Error{Code: "invalid", Message: fmt.Sprintf("cannot restore /%s: the read-only subvolume %s is nested in it, and nothing moves such a one along", m.Name, at),
+				Hint: []string{"# delete it, or put a writable snapshot of it in its place: btrfs subvolume snapshot " + quote(at) + " NEW"}}
+		}
+	}
+	return nil
+}
+
 func empty(dir string) bool {
 	names, err := os.ReadDir(dir)
 	return err == nil && len(names) == 0
 }
 
-// mountedByID names the files that mount a subvolume by its id.
-func (a *agent) mountedByID(id uint64) (files []string) {
+var sourceUUID = regexp.MustCompile(`(?i)(?:\bUUID=|/by-uuid/)"?([0-9a-f-]{36})`)
+
+// mountedByID names the files that mount a subvolume by its id: every Btrfs has
+// the low ones, so that what names another file system is none of it.
+func (a *agent) mountedByID(fsid string, id uint64) (files []string) {
 	want := regexp.MustCompile(fmt.Sprintf(`subvolid=(0x0*%x|0*%d)\b`, id, id))
 	list := []string{"/etc/fstab", "/proc/cmdline"}
 	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/generator", "/run/systemd/system"} {
@@ -164,8 +184,16 @@ func (a *agent) mountedByID(id uint64) (files []string) {
 	}
 	for _, file := range list {
 		data, _ := os.ReadFile(a.host(file))
-		for line := range strings.Lines(string(data)) {
-			if !strings.HasPrefix(strings.TrimSpace(line), "#") && want.MatchString(line) && !slices.Contains(files, file) {
+		parts := []string{string(data)} // of a unit, the source is on a line of its own
+		if file == "/etc/fstab" {
+			parts = strings.Split(string(data), "\n")
+		}
+		for _, part := range parts {
+			of := sourceUUID.FindStringSubmatch(part)
+			if of != nil && !strings.EqualFold(of[1], fsid) || strings.HasPrefix(strings.TrimSpace(part), "#") {
+				continue
+			}
+			if want.MatchString(part) && !slices.Contains(files, file) {
 				files = append(files, file)
 			}
 		}
@@ -216,7 +244,7 @@ func (w *work) affected(v *volumes, r *restoration, mounts []mount) (list []moun
 	for _, m := range mounts {
 		shown := m.FS == "btrfs" && m.Dev == v.dev && slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(m, r) })
 		below := slices.ContainsFunc(list, func(o mount) bool { return m.Parent == o.ID && o.Path != w.root() })
-		if below && m.Dev != v.dev {
+		if below && m.Dev != v.dev || !shown && !below && w.carried(v, r, mounts, m) {
 			return nil, &Error{Code: "busy", Message: fmt.Sprintf("cannot restore: %s (%s) is mounted below a subvolume that is to be replaced", m.Path, m.FS), Hint: []string{"umount " + quote(m.Path)}}
 		}
 		if shown || below {
@@ -224,6 +252,18 @@ func (w *work) affected(v *volumes, r *restoration, mounts []mount) (list []moun
 		}
 	}
 	return list, nil
+}
+
+// carried tells whether a mount point lies in a member that is seen through a
+// mount of what it is nested in: it would go away with what is replaced.
+func (w *work) carried(v *volumes, r *restoration, mounts []mount, m mount) bool {
+	return slices.ContainsFunc(mounts, func(p mount) bool {
+		if p.ID != m.Parent || p.FS != "btrfs" || p.Dev != v.dev {
+			return false
+		}
+		at := mount{Root: filepath.Join(p.Root, strings.TrimPrefix(m.Path, strings.TrimSuffix(p.Path, "/")))}
+		return slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(at, r) && !v.shows(p, r) })
+	})
 }
 
 // root is where the running system's root is mounted.
@@ -248,7 +288,7 @@ func (v *volumes) shows(m mount, r *member) bool {
 func (w *work) clear(ctx context.Context, r *restoration) error {
 	if r.Reboot {
 		r.Boot = w.bootID()
-		return w.store.writeJSON(w.file, r) // with the copies' ids
+		return errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)) // with the copies' ids
 	}
 	mounts := make([]mount, len(r.Mounts))
 	for i, m := range r.Mounts {
@@ -259,6 +299,7 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 		return err
 	}
 	units, others := w.stoppable(ctx, usersOf(devs, mounts))
+	others = append(others, loopsOn(devs)...)
 	if len(others) > 0 {
 		return busy(r, others)
 	}
@@ -283,7 +324,50 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if left := usersOf(devs, mounts); len(left) > 0 {
 		return busy(r, []string{left[0].String()})
 	}
+	if err := errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)); err != nil {
+		return err
+	}
 	return w.unmount(r, func(lost) bool { return true })
+}
+
+// lookAgain finds what was nested in a member, or mounted from it, since it was
+// planned: until now all went on.
+func (w *work) lookAgain(r *restoration) error {
+	err := w.each(r, false, func(v *volumes, m *member) error {
+		if m.Live == 0 || v.id(m.Name) != m.Live {
+			return nil
+		}
+		return errors.Join(v.read(), w.nest(v, m))
+	})
+	if err != nil || r.Reboot {
+		return err
+	}
+	mounts := w.mounts()
+	for _, v := range w.volumes {
+		own, err := w.affected(v, r, mounts)
+		if err != nil {
+			return err
+		}
+		for _, m := range own {
+			if !slices.ContainsFunc(r.Mounts, func(l lost) bool { return l.Path == m.Path }) {
+				r.Mounts = append(r.Mounts, lost{m, v.FSID})
+			}
+		}
+	}
+	return nil
+}
+
+// loopsOn is the loop devices whose files lie on devices: the kernel is their user.
+func loopsOn(devs map[uint64]bool) (list []string) {
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, l := range loops {
+		file, _ := os.ReadFile(l)
+		name := strings.TrimSpace(string(file))
+		if dev, ok := devOf(os.Stat(name)); ok && devs[dev] {
+			list = append(list, fmt.Sprintf("the loop device %s uses %s", strings.Split(l, "/")[3], name))
+		}
+	}
+	return list
 }
 
 func busy(r *restoration, who []string) error {
@@ -317,7 +401,11 @@ func (w *work) devices(r *restoration) (map[uint64]bool, error) {
 // and of devices are others after a boot.
 func (w *work) mounted(l lost) bool {
 	v := w.volumes[l.FSID]
-	return v != nil && slices.ContainsFunc(v.mounts(w.mounts()), func(o mount) bool { return o.Path == l.Path })
+	return v != nil && w.mountedAt(v, l.Path)
+}
+
+func (w *work) mountedAt(v *volumes, path string) bool {
+	return slices.ContainsFunc(v.mounts(w.mounts()), func(o mount) bool { return o.Path == path })
 }
 
 func (w *work) unmount(r *restoration, which func(lost) bool) error {
@@ -360,7 +448,7 @@ func (w *work) remount(r *restoration) error {
 	for _, l := range r.Mounts {
 		v, err := w.on(l.FSID)
 		if err == nil && !w.mounted(l) {
-			err = w.mountAgain(v, l.mount)
+			err = w.mountAgain(v, l.mount, r)
 		}
 		if err == nil {
 			err = v.verify(l.mount)
@@ -370,18 +458,20 @@ func (w *work) remount(r *restoration) error {
 	return errors.Join(errs...)
 }
 
-func (w *work) mountAgain(v *volumes, m mount) error {
+func (w *work) mountAgain(v *volumes, m mount, r *restoration) error {
 	root := strings.Trim(m.Root, "/")
 	if !lexists(v.proc(root)) {
-		fmt.Fprintf(w.Stdout, "%s is not mounted again: the snapshot has no /%s\n", m.Path, root)
+		if gone := fmt.Sprintf("%s is not mounted again: the snapshot has no /%s", m.Path, root); !slices.Contains(r.Gone, gone) {
+			r.Gone = append(r.Gone, gone)
+		}
 		return nil
 	}
 	name := root // the subvolume, and the part of it
-	for v.id(name) == 0 && name != "." {
-		name = filepath.Dir(name)
+	for v.id(name) == 0 && name != "" {
+		name = above(name)
 	}
-	part := strings.Trim(strings.TrimPrefix(root, strings.TrimPrefix(name, ".")), "/")
-	vol, err := btrfs.Mount(v.Device, strings.TrimPrefix(name, "."))
+	part := strings.Trim(strings.TrimPrefix(root, name), "/")
+	vol, err := btrfs.Mount(v.Device, name)
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 		v.Problem = path + " holds the active swap file " + v.Swap + ": it cannot be snapshotted"
 	}
 	if v.Root {
-		v.ByID, v.Own = a.mountedByID(v.ID), a.ownIn(v.FSID, v.ID)
+		v.ByID, v.Own = a.mountedByID(v.FSID, v.ID), a.ownIn(v.FSID, v.ID)
 	}
 	dev := mountOf(mounts, a.host(path)).Dev
 	for _, m := range mounts {

@@ -128,11 +128,25 @@ func (a *agent) restoreAs(ctx context.Context, s *store, job Job, recipe Recipe,
 // do not need it, and each that is done leaves less for a person. Progress is
 // in the receipt after every one.
 func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt) {
+	var own []string
+	for _, op := range recipe.Operations {
+		if op.Data != nil {
+			own = append(own, dataFile(recipe.Run, *op.Data))
+		}
+	}
+	if err := a.settle(ctx, s, recipe.Run, own...); err != nil { // of another choice of data
+		r.Code = 1
+		r.Result = append(r.Result, Outcome{Op: Operation{Op: DoData}, State: opFailed, Message: err.Error()})
+	}
 	for i, op := range recipe.Operations {
 		fmt.Fprintf(a.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
-		out := a.apply(ctx, recipe.Run, op)
+		out := a.withheld(s, recipe.Run, op)
+		if out == nil {
+			done := a.apply(ctx, recipe.Run, op)
+			out = &done
+		}
 		fmt.Fprintf(a.Stdout, "restore %s: %s: %s %s\n", recipe.Run, op.Op, out.State, out.Message)
-		r.Result = append(r.Result, out)
+		r.Result = append(r.Result, *out)
 		if out.State == opFailed {
 			r.Code = 1
 		}
@@ -140,6 +154,21 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 			fmt.Fprintln(os.Stderr, err) // the disk may be full: restoring goes first
 		}
 	}
+}
+
+// withheld is how an operation fails that would start services on data that is
+// restored in part; nil for others.
+func (a *agent) withheld(s *store, run string, op Operation) *Outcome {
+	if op.Op != DoActivate && op.Op != DoStart && op.Op != DoUnits {
+		return nil
+	}
+	for _, r := range restorations(s, run) {
+		if r.State == dataBegun {
+			return &Outcome{Op: op, State: opFailed, Hint: a.hint(run, op),
+				Message: fmt.Sprintf("left out: /%s is restored in part, and services would work with that", r.Members[0].Name)}
+		}
+	}
+	return nil
 }
 
 // awaitRestore takes the lock that only one restore of a host can hold, until

@@ -85,8 +85,16 @@ func (v *volumes) find(s Snapshot) (*os.File, btrfs.Info, error) {
 
 // in opens the folder of a name below the top level.
 func (v *volumes) in(name string) (*os.File, string, error) {
-	f, err := btrfs.At(v.top.File, strings.TrimSuffix(filepath.Dir(name), "."))
+	f, err := btrfs.At(v.top.File, above(name))
 	return f, filepath.Base(name), err
+}
+
+// above is the folder of a name below the top level, "" for that itself.
+func above(name string) string {
+	if dir := filepath.Dir(name); dir != "." {
+		return dir
+	}
+	return ""
 }
 
 func (v *volumes) mounts(list []mount) (own []mount) {

@@ -144,6 +144,9 @@ func (t *Tree) Cleaning(id uint64) bool {
 	return item && !name
 }
 
+// Info is what is known of a subvolume.
+func (t *Tree) Info(id uint64) Info { return t.infos[id] }
+
 // Nested is the subvolumes directly in one, by id: their paths relative to it.
 func (t *Tree) Nested(id uint64) (map[uint64]string, error) {
 	list := map[uint64]string{}

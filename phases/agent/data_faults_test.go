@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hbohlen/deployer/phases/agent/btrfs"
+)
+
+// A restore was cut short after its exchange, and somebody put the copy away:
+// the second try took what lay aside, all that was left of the data, for its copy.
+func TestRestoreLeavesWhatLiesAsideAndIsNoCopy(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.take("/srv/a", "/srv/b")
+	live, err := btrfs.Describe(s.path("srv/a"))
+	must(t, err)
+	s.killed("exchanged", s.set.Snapshots[0])
+	s.sh("mkdir disk/old_roots; mv disk/a disk/old_roots/1; btrfs -q subvolume create disk/a")
+	failed(t, s.restore(false, s.set.Snapshots[0]), "left as it is")
+	if !strings.Contains(s.sh("btrfs subvolume list -u disk"), live.UUID) {
+		t.Error("the data as it was before the restore is deleted")
+	}
+
+	s.killed("prepared", s.set.Snapshots[1])
+	aside := strings.TrimSpace(s.sh("ls -d disk/snaps/*replaced*b"))
+	s.sh("btrfs -q subvolume delete %[1]s; btrfs -q subvolume create %[1]s; echo precious > %[1]s/x", aside)
+	failed(t, s.restore(false, s.set.Snapshots[1]), "left as it is")
+	if s.read(aside+"/x") != "precious\n" {
+		t.Error("what deployer did not make was deleted")
+	}
+}
+
+func failed(t *testing.T, o Outcome, word string) {
+	t.Helper()
+	if o.State != opFailed || !strings.Contains(o.Message, word) {
+		t.Errorf("%s %q, not failed with %q", o.State, o.Message, word)
+	}
+}
+
+func TestSubvolumesAndFoldersBeginAndEndWithADot(t *testing.T) {
+	s := newStock(t, ".data")
+	s.sh("btrfs -q subvolume create disk/snaps.; mkdir disk/snaps./x.")
+	set, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps./x.", Stamp: stamp, Paths: []string{"/srv/.data"}})
+	must(t, err)
+	s.done(s.restore(false, set.Snapshots...))
+	if mountOf(s.mounts(), s.path("srv/.data")).Path != s.path("srv/.data") {
+		t.Error("it is not mounted again")
+	}
+}
+
+// A subvolume without a mount of its own took what was mounted in it along, and
+// the loop devices of its files went on writing into what was replaced.
+func TestRestoreRefusesWhatWouldGoAlongWithTheReplaced(t *testing.T) {
+	s := newStock(t)
+	s.sh("btrfs -q subvolume create disk/data; mkdir disk/data/cache vm; truncate -s 8M disk/data/img; mkfs.ext4 -q disk/data/img")
+	s.take("/disk/data")
+	t.Cleanup(func() { s.sh("umount disk/data/cache vm 2>/dev/null || true") })
+	s.sh("mount -t tmpfs none disk/data/cache")
+	failed(t, s.restore(false), "disk/data/cache (tmpfs) is mounted below")
+	s.sh("umount disk/data/cache; mount -o loop disk/data/img vm")
+	failed(t, s.restore(false), "disk/data/img")
+	s.sh("umount vm")
+	s.done(s.restore(false))
+}
+
+func TestRestoreRefusesAReadOnlyNestedSubvolumeBeforeItStopsAnything(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	pid := fmt.Sprint(units.procs("app.service"))
+	s.take("/srv/a")
+	s.sh("mkdir srv/a/btrbk; btrfs -q subvolume snapshot -r srv/a srv/a/btrbk/a.20260101T0000")
+	failed(t, s.restore(false), "srv/a/btrbk/a.20260101T0000 is nested in it")
+	if now := fmt.Sprint(units.procs("app.service")); now != pid {
+		t.Errorf("the service was stopped: %s, %s", pid, now)
+	}
+}
+
+// fakeRoot is an agent whose running system's root is a subvolume.
+func (s *stock) fakeRoot(nested ...string) func() *agent {
+	for _, n := range nested {
+		s.sh("btrfs -q subvolume create srv/root/%[1]s; echo precious > srv/root/%[1]s/x", n)
+	}
+	s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo b > srv/root/proc/sys/kernel/random/boot_id")
+	s.t.Cleanup(func() { exec.Command("umount", "-R", s.path("srv/root")).Run() })
+	s.take("/srv/root")
+	return func() *agent {
+		return newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
+	}
+}
+
+// What had moved along with a root stayed in its copy, and the root that boots
+// next had empty folders.
+func TestARootThatIsTakenBackHasAllThatIsNestedInIt(t *testing.T) {
+	s := newStock(t, "root")
+	root := s.fakeRoot("n1", "n2", "n3", "n4")()
+	root.Moment = func(at string) {
+		if at == "exchanged root" {
+			s.sh("rmdir disk/root/n3; mkdir -p disk/root/n3/'in the way'")
+		}
+	}
+	failed(t, root.apply(t.Context(), "r-1", Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}), "n3 is in its place")
+	for _, n := range []string{"n1", "n2", "n3", "n4"} {
+		if s.read("disk/root/"+n+"/x") != "precious\n" || s.read("srv/root/"+n+"/x") != "precious\n" {
+			t.Errorf("%s is not in the root that is to be booted", n)
+		}
+	}
+}
+
+// Killed between the move of a nested subvolume and its mount, the second try
+// said done while the running system had lost it.
+func TestTheRunningRootKeepsWhatHasMovedAlong(t *testing.T) {
+	s := newStock(t, "root")
+	restart := s.fakeRoot("n")
+	root, op := restart(), Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
+	root.Moment = func(at string) {
+		if at == "exchanged root" {
+			panic("killed")
+		}
+	}
+	func() {
+		defer func() { _ = recover() }()
+		root.apply(t.Context(), "r-1", op)
+	}()
+	r := s.restorationOf("r-1")
+	must(t, unix.Rmdir(s.path("disk/root/n")))
+	must(t, os.Rename(s.path("disk/"+r.Members[0].Aside)+"/n", s.path("disk/root/n"))) // as far as it had come
+	s.done(restart().apply(t.Context(), "r-1", op))
+	if s.read("srv/root/n/x") != "precious\n" {
+		t.Error("the running system has lost it")
+	}
+}
+
+func (s *stock) restorationOf(run string) (last *restoration) {
+	store, err := s.agent.store(true)
+	must(s.t, err)
+	for _, r := range restorations(store, run) {
+		last = r
+	}
+	return last
+}
+
+// What was nested or mounted since the plan was left with the replaced.
+func TestRestoreSeesWhatCameAfterItsPlan(t *testing.T) {
+	for name, late := range map[string]func(*stock){
+		"nested":  func(s *stock) { s.sh("btrfs -q subvolume create srv/a/layer; echo precious > srv/a/layer/x") },
+		"mounted": func(s *stock) { s.mount("a", "/srv/a2") },
+	} {
+		for _, how := range []string{"in one go", "in two"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				s := newStock(t, "a")
+				s.take("/srv/a")
+				if how == "in two" {
+					s.killed("prepared", s.set.Snapshots...)
+					late(s)
+				} else {
+					s.Moment = func(at string) {
+						if at == "to stop" {
+							late(s)
+						}
+					}
+				}
+				s.done(s.restore(false))
+				if name == "nested" && s.read("srv/a/layer/x") != "precious\n" || name == "mounted" && s.read("srv/a2/f") != s.read("srv/a/f") {
+					t.Error("it shows what was replaced, or nothing")
+				}
+			})
+		}
+	}
+}
+
+// A restore of other data than one that was cut short said done over a host
+// that was restored in part.
+func TestAnotherChoiceAfterAHalfDoneRestoreTakesThatBack(t *testing.T) {
+	for name, again := range map[string]func(*stock) []Operation{
+		"other data": func(s *stock) []Operation {
+			return []Operation{{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[1:]}}}
+		},
+		"no data": func(*stock) []Operation { return []Operation{{Op: DoUnits, Units: []string{"app.service"}}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStock(t, "a", "b")
+			units := s.service("app.service", "cd srv/a; exec sleep 1000")
+			s.take("/srv/a", "/srv/b")
+			s.killed("exchanged a", s.set.Snapshots...)
+			for _, o := range s.performed(again(s)...) {
+				if o.State == opFailed {
+					t.Error(o.Message)
+				}
+			}
+			if s.read("disk/a/f") != "new" || s.read("srv/a/f") != "new" || len(units.procs("app.service")) == 0 {
+				t.Errorf("a is %q, mounted %q, app %v", s.read("disk/a/f"), s.read("srv/a/f"), units.procs("app.service"))
+			}
+		})
+	}
+}
+
+func (s *stock) performed(ops ...Operation) []Outcome {
+	s.t.Helper()
+	store, err := s.agent.store(true)
+	must(s.t, err)
+	r := Receipt{Unit: "deployer-restore-r-1-1.service"}
+	s.perform(s.t.Context(), store, Recipe{Run: "r-1", Operations: ops}, &r)
+	return r.Result
+}
+
+// The restore that could not be taken back went on, and started what it had
+// stopped on data of two times.
+func TestNothingIsStartedOnDataThatIsRestoredInPart(t *testing.T) {
+	s := newStock(t, "a", "b")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.take("/srv/a", "/srv/b")
+	holder := exec.Command("sleep", "1000")
+	defer func() { _ = holder.Process.Kill(); _ = holder.Wait() }()
+	s.Moment = func(at string) {
+		switch at {
+		case "cleared":
+			s.mount("b", "/srv/b")
+		case "exchanged":
+			s.sh("mount -o subvol=a %s srv/a", s.device())
+			holder.Dir = s.path("srv/a")
+			must(t, holder.Start())
+		}
+	}
+	all := s.performed(Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots, Stay: true}}, Operation{Op: DoStart}, Operation{Op: DoUnits, Units: []string{"app.service"}})
+	failed(t, all[0], "could not be taken back")
+	failed(t, all[1], "restored in part")
+	failed(t, all[2], "restored in part")
+	if len(units.procs("app.service")) > 0 {
+		t.Error("it was started on data that is restored in part")
+	}
+}
+
+// A bind mount that the snapshot has no folder for went away without a word.
+func TestAMountThatCannotComeBackIsTold(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	s.sh("mkdir -p srv/a/fresh var/fresh; mount --bind srv/a/fresh var/fresh")
+	o := s.restore(false)
+	s.done(o)
+	if !strings.Contains(o.Message, "/var/fresh is not mounted again") {
+		t.Error(o.Message)
+	}
+}
+
+// Every Btrfs has the low ids: another disk's line in fstab was taken for ours.
+func TestAnIDIsOfItsFileSystem(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	info, err := btrfs.Describe(s.path("srv/a"))
+	must(t, err)
+	s.file("etc/fstab", fmt.Sprintf("UUID=00000000-0000-0000-0000-000000000000 /backup btrfs subvolid=%d 0 0\n", info.ID))
+	s.done(s.restore(false))
+	s = newStock(t, "a")
+	s.take("/srv/a")
+	s.file("etc/fstab", fmt.Sprintf("UUID=%s /x btrfs subvolid=%d 0 0\n", s.set.Snapshots[0].FSID, info.ID))
+	failed(t, s.restore(false), "/etc/fstab")
+}
+
+// A folder for what moves along lost what the umask takes.
+func TestFoldersForWhatMovesAlongKeepTheirModes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	s.sh("mkdir -p srv/a/shared/tmp; chmod 2770 srv/a/shared; chmod 1777 srv/a/shared/tmp; btrfs -q subvolume create srv/a/shared/tmp/n")
+	s.done(s.restore(false))
+	if got := strings.Fields(s.sh("stat -c %%a srv/a/shared srv/a/shared/tmp")); got[0] != "2770" || got[1] != "1777" {
+		t.Error(got)
+	}
+}
+
+// A restore that was repeated in its run forgot what it had replaced before.
+func TestWhatEveryRestoreReplacedIsListed(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	s.done(s.restore(false))
+	first := s.kept()[0]
+	s.done(s.restore(false, first))
+	s.done(s.restore(false))
+	if !slices.ContainsFunc(s.kept(), func(k Snapshot) bool { return k.UUID == first.UUID }) {
+		t.Errorf("%s is not listed", first.Path)
+	}
+}
