@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/runbooks"
@@ -122,13 +123,20 @@ func (l *Lane) Returns() []agent.Operation {
 	return []agent.Operation{agent.Return(*root)}
 }
 
-// GoBackTo makes of the lane one that restores these snapshots and nothing else.
-func (l *Lane) GoBackTo(to []agent.Snapshot) {
+// GoBackTo makes of the lane one that restores these snapshots and nothing else;
+// the units that are declared for their sources stand still for it.
+func (l *Lane) GoBackTo(to []agent.Snapshot, declared *runbooks.Snapshots) {
 	for i := range to {
 		to[i].Policy = Restore
+		if declared == nil {
+			continue
+		}
+		if s := declared.Subvolumes[to[i].Source]; s != nil {
+			to[i].Units = slices.Concat(s.Pause, s.Stop)
+		}
 	}
 	l.Before = l.Seen
-	l.Recipe = agent.Recipe{Host: l.Name, Before: l.Seen, Snapshots: to}
+	l.Recipe = agent.Recipe{Host: l.Name, Written: time.Now().UTC(), Before: l.Seen, Snapshots: to}
 	l.choose(agent.WayBack(to))
 }
 

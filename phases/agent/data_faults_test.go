@@ -237,6 +237,22 @@ func TestNothingIsStartedOnDataThatIsRestoredInPart(t *testing.T) {
 	}
 }
 
+// A service that had nothing open went on over other data, with what it had read
+// of the old in its memory.
+func TestDeclaredUnitsAreStoppedWhateverTheyHaveOpen(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "exec sleep 1000")
+	s.service("off.service", "exec sleep 1000")
+	must(t, units.Do(t.Context(), "stop", "off.service"))
+	pid := fmt.Sprint(units.procs("app.service"))
+	s.take("/srv/a")
+	s.set.Snapshots[0].Units = []string{"app.service", "off.service"}
+	s.done(s.restore(false))
+	if now := units.procs("app.service"); len(now) == 0 || fmt.Sprint(now) == pid || len(units.procs("off.service")) > 0 {
+		t.Errorf("app was %s and is %v, off is %v", pid, now, units.procs("off.service"))
+	}
+}
+
 // A bind mount that the snapshot has no folder for went away without a word.
 func TestAMountThatCannotComeBackIsTold(t *testing.T) {
 	s := newStock(t, "a")

@@ -300,6 +300,15 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	}
 	units, others := w.stoppable(ctx, usersOf(devs, mounts))
 	others = append(others, loopsOn(devs)...)
+	for _, s := range r.Snapshots { // they may have nothing open at this moment
+		for _, u := range s.Units {
+			if on, err := running(ctx, w.Units, u); err != nil {
+				return err
+			} else if on && !slices.Contains(units, u) {
+				units = append(units, u)
+			}
+		}
+	}
 	if len(others) > 0 {
 		return busy(r, others)
 	}

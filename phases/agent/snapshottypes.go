@@ -111,6 +111,7 @@ type Snapshot struct {
 	Replaced    bool      `json:"replaced,omitempty"` // by a restore: writable, as it was left
 	Recorded    bool      `json:"recorded,omitempty"` // this agent made it, and knows so
 	Policy      string    `json:"policy,omitempty"`   // keep, restore, ask: what a rollback does with it; the controller's word
+	Units       []string  `json:"units,omitempty"`    // declared for its source: a restore stops them, whatever they have open
 }
 
 // Data is which snapshots to go back to, together. Of each, FSID, UUID and

@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/plugins/proto"
 	"github.com/hbohlen/deployer/plugins/sdk"
 )
 
@@ -47,7 +48,7 @@ func (p *provider) Plan(ctx context.Context, req sdk.SnapshotRequest) (plan sdk.
 	for _, v := range d.Volumes {
 		if v.Problem != "" {
 			plan.Problems = append(plan.Problems, problem(v))
-		} else if policyOf(req, v.Path) != "keep" {
+		} else if cmp.Or(declared(req, v.Path).OnRollback, "keep") != "keep" {
 			plan.Problems = append(plan.Problems, unrestorable(v)...)
 		}
 	}
@@ -88,8 +89,9 @@ func (p *provider) Create(ctx context.Context, req sdk.SnapshotRequest) (sdk.Sna
 	}
 	var back []agent.Snapshot
 	for i, s := range set.Snapshots {
-		set.Snapshots[i].Policy = policyOf(req, s.Source)
-		if set.Snapshots[i].Policy == "restore" {
+		of := declared(req, s.Source)
+		set.Snapshots[i].Policy, set.Snapshots[i].Units = cmp.Or(of.OnRollback, "keep"), slices.Concat(of.Pause, of.Stop)
+		if of.OnRollback == "restore" {
 			back = append(back, set.Snapshots[i])
 		}
 	}
@@ -111,17 +113,15 @@ func setOf(req sdk.SnapshotRequest) agent.SnapshotArgs {
 	return args
 }
 
-// policyOf is the policy of a subvolume, or of the nearest that it is nested in.
-func policyOf(req sdk.SnapshotRequest, source string) string {
-	best, policy := -1, ""
+// declared is what deployer.yaml says of a subvolume, or of the nearest that it
+// is nested in.
+func declared(req sdk.SnapshotRequest, source string) (near proto.Subvolume) {
 	for _, s := range req.Subvolumes {
-		at := path.Clean(s.Path)
-		if inside := at == source || strings.HasPrefix(source, strings.TrimSuffix(at, "/")+"/"); inside && len(at) > best {
-			best, policy = len(at), s.OnRollback
+		at := strings.TrimSuffix(path.Clean(s.Path), "/")
+		if strings.HasPrefix(source+"/", at+"/") && (near.Path == "" || len(at) > len(near.Path)) {
+			near = s
+			near.Path = at
 		}
 	}
-	if policy == "" {
-		return "keep"
-	}
-	return policy
+	return near
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func TestARealBtrfs(t *testing.T) {
 		t.Fatalf("%v: %+v", err, first)
 	}
 	again, err := s.Create(t.Context(), req)
-	if err != nil || len(again.Set.Snapshots) != 3 || again.Set.Snapshots[1] != first.Set.Snapshots[1] {
+	if err != nil || len(again.Set.Snapshots) != 3 || !reflect.DeepEqual(again.Set.Snapshots[1], first.Set.Snapshots[1]) {
 		t.Errorf("%v: %+v, then %+v", err, first, again)
 	}
 	wrong := req

@@ -291,7 +291,7 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 		return err
 	}
 	a.sig.begin(&asRollback)
-	l.GoBackTo(to)
+	l.GoBackTo(to, r.Project.Snapshots)
 	r.Runbook.Name = "snapshots restore"
 	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)
 }
