@@ -294,7 +294,10 @@ func (s *stock) asItWas(units fakeUnits) {
 	s.t.Helper()
 	s.is("new", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
 	s.file("srv/a/written", "since")
-	at, _ := os.Readlink("/proc/" + strings.Join(units.procs("app.service"), "") + "/cwd")
+	at := s.dir
+	for at == s.dir { // it was started just now, and is to go elsewhere
+		at, _ = os.Readlink("/proc/" + strings.Join(units.procs("app.service"), "") + "/cwd")
+	}
 	if s.read("disk/a/written") != "since" || at != s.path("srv/a") || mountOf(s.mounts(), s.path("srv/a")).Root != "/a" {
 		s.t.Errorf("app.service is in %q, mounted is %+v", at, mountOf(s.mounts(), s.path("srv/a")))
 	}
