@@ -600,6 +600,29 @@ func TestSetInterruptedIsTakenAgain(t *testing.T) {
 	}
 }
 
+// Nobody knew the snapshot any more, and its name refused every later try.
+func TestSetThatCouldNotBeDeletedIsTakenAgain(t *testing.T) {
+	s := newStock(t, "a", "b")
+	bad := kernel
+	bad.Snapshot = func(src, dir *os.File, name string) error {
+		if len(s.beside()) > 0 {
+			return unix.EIO
+		}
+		return btrfs.Snapshot(src, dir, name)
+	}
+	bad.Destroy = func(*os.File, string) error { return unix.ENOSPC }
+	s.fs = bad
+	_, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
+	if !errors.Is(err, unix.EIO) || !errors.Is(err, unix.ENOSPC) || len(s.beside()) != 1 {
+		t.Fatalf("%v: %v", err, s.beside())
+	}
+	s.fs = kernel
+	s.take("/srv/a", "/srv/b")
+	if names := s.beside(); len(names) != 2 {
+		t.Error(names)
+	}
+}
+
 // Two subvolumes, one writer that updates a and then b: without a pause nearly
 // every pair is inconsistent.
 func TestPausedSetIsOneMoment(t *testing.T) {

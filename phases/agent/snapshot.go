@@ -162,10 +162,14 @@ func (a *agent) snapshot(ctx context.Context, args SnapshotArgs) (SnapshotSet, e
 		r.Done = true
 		err = s.writeJSON(file, r)
 	}
-	if err != nil {
-		return SnapshotSet{}, errors.Join(err, a.untake(set), s.remove(file))
+	if err == nil {
+		return r.Set, nil
 	}
-	return r.Set, nil
+	gone := a.untake(set)
+	if gone == nil { // the record tells whose it is: what is left goes at the next try
+		gone = s.remove(file)
+	}
+	return SnapshotSet{}, errors.Join(err, gone)
 }
 
 // leftovers deletes what a set that was cut short has left: what lies where it
