@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -208,6 +209,30 @@ func TestUnitsThatOnlyTheOtherSystemHasAreNotStarted(t *testing.T) {
 	o := s.apply(t.Context(), "r-1", Operation{Op: DoStart})
 	if o.State != opDone || len(units.procs("app.service")) == 0 || strings.Contains(o.Message, "new.service") {
 		t.Errorf("%s: %s", o.State, o.Message)
+	}
+}
+
+// onceUnits starts nothing but oneshots, which have ended when the start has.
+type onceUnits struct{ fakeUnits }
+
+func (o onceUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "start" {
+		return nil
+	}
+	return o.fakeUnits.Do(ctx, verb, units...)
+}
+
+// It was active when the restore came, ran again after it, and was said to fail.
+func TestOneshotThatEndedWellAfterARestoreIsNoFailure(t *testing.T) {
+	for result, want := range map[string]string{"success": opDone, "exit-code": opFailed} {
+		s := newStock(t, "a")
+		s.Units = onceUnits{s.service("nightly.service", "cd srv/a; exec sleep 1000")}
+		s.file("nightly.service.properties", "Type=oneshot\nResult="+result+"\n")
+		s.take("/srv/a")
+		if o := s.restore(false); o.State != want {
+			t.Errorf("%s: %s %s", result, o.State, o.Message)
+		}
+		s.is("old", "/srv/a")
 	}
 }
 

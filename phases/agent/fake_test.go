@@ -154,7 +154,10 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 		return map[string]string{"ActiveState": "inactive"}, nil
 	}
 	if _, err := os.Stat(f.file(unit, ".script")); err == nil {
-		p := map[string]string{"ControlGroup": f.cgroup(unit)}
+		p := map[string]string{"ControlGroup": f.cgroup(unit), "ActiveState": "inactive"}
+		if len(f.procs(unit)) > 0 {
+			p["ActiveState"] = "active"
+		}
 		f.properties(unit, p)
 		return p, nil
 	}
