@@ -606,17 +606,39 @@ func TestRootThatNobodyPutAwayIsLeftAlone(t *testing.T) {
 	s.refused(root.apply(t.Context(), "r-2", op), "not there any more: what is left of it is")
 }
 
-func TestSetInterruptedIsTakenAgain(t *testing.T) {
-	s := newStock(t, "a", "b")
+// cutShort kills an agent after the first snapshot of a set of two.
+func (s *stock) cutShort() {
+	s.t.Helper()
 	c := exec.Command(os.Args[0], "as-agent", "serve")
 	c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=snapshot")
 	c.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a","/srv/b"]}}` + "\n")
 	if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
-		t.Fatalf("%v %s", err, out)
+		s.t.Fatalf("%v %s", err, out)
 	}
 	if names := s.beside(); len(names) != 1 {
-		t.Fatalf("it was to be killed after one: %v", names)
+		s.t.Fatalf("it was to be killed after one: %v", names)
 	}
+}
+
+// The run was aborted, not resumed: its snapshot was nobody's for ever.
+func TestSetInterruptedGoesWithItsRun(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.cutShort()
+	other, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: "20260102T030406Z", Paths: []string{"/srv/a"}})
+	must(t, err)
+	_, err = s.close(t.Context(), Closing{Run: "r-1", Outcome: "untouched"})
+	must(t, err)
+	if names := s.beside(); len(names) != 1 || names[0] != filepath.Base(other.Snapshots[0].Path) {
+		t.Errorf("left: %v", names)
+	}
+	if files, _ := filepath.Glob(s.path("state/runs/r-1/set-*")); len(files) != 1 {
+		t.Errorf("records: %v", files)
+	}
+}
+
+func TestSetInterruptedIsTakenAgain(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.cutShort()
 	s.take("/srv/a", "/srv/b")
 	again, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
 	must(t, err)

@@ -193,6 +193,24 @@ func (a *agent) leftovers(was *setRecord) error {
 	return nil
 }
 
+// dropCutShort deletes what sets of a run have left that nobody will begin again.
+// What cannot be deleted keeps its record: it goes when the lane is closed anew.
+func (a *agent) dropCutShort(s *store, run string) error {
+	files, errs := s.names("runs/" + run)
+	for _, file := range files {
+		was := load[setRecord](s, runFile(run, file))
+		if !strings.HasPrefix(file, "set-") || was == nil || was.Done || s.held(runFile(run, pauseLock)) {
+			continue
+		}
+		err := a.leftovers(was)
+		if err == nil {
+			err = s.remove(runFile(run, file))
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
+}
+
 func (a *agent) take(ctx context.Context, s *store, t *aimed, args SnapshotArgs) (set SnapshotSet, err error) {
 	if err := a.syncAll(t); err != nil {
 		return set, err
