@@ -150,10 +150,17 @@ func firstOf(err, otherwise error) error {
 	return otherwise
 }
 
-func (a *agent) idle(ctx context.Context, want []string) ([]string, error) {
-	units, err := a.Units.List(ctx)
-	on := active(units)
-	return slices.DeleteFunc(slices.Clone(want), func(u string) bool { return slices.Contains(on, u) }), err
+func (a *agent) idle(ctx context.Context, want []string) (list []string, err error) {
+	for _, u := range want { // each by itself: a list has no aliases
+		p, err := a.Units.Show(ctx, u, "ActiveState")
+		if err != nil {
+			return nil, err
+		}
+		if p["ActiveState"] != "active" && p["ActiveState"] != "reloading" {
+			list = append(list, u)
+		}
+	}
+	return list, nil
 }
 
 func (a *agent) doStopJob(ctx context.Context, _ string, op Operation) (effect, error) {
