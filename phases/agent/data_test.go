@@ -719,6 +719,104 @@ func (s *stock) await(units fakeUnits, done func() bool) {
 	}
 }
 
+// stillSet takes a set of a and calls what looks while it is taken.
+func (s *stock) stillSet(how, unit string, look func()) error {
+	s.t.Helper()
+	fs := kernel
+	fs.Snapshot = func(src, dir *os.File, name string) error {
+		look()
+		return btrfs.Snapshot(src, dir, name)
+	}
+	s.fs = fs
+	_, err := s.snapshot(s.t.Context(), SnapshotArgs{Run: "r-0", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: how, Units: []string{unit}})
+	return err
+}
+
+// Only what was "active" was: the set said stopped while a oneshot wrote.
+func TestUnitsThatStartOrReloadAreKeptStill(t *testing.T) {
+	for _, state := range []string{"activating", "reloading"} {
+		for _, how := range []string{Paused, Stopped} {
+			s := newStock(t, "a")
+			units := s.service("app.service", "exec sleep 1000")
+			s.file("app.service.state", state)
+			must(t, s.stillSet(how, "app.service", func() {
+				frozen := strings.Contains(read(t, cgroups()+units.cgroup("app.service")+"/cgroup.events"), "frozen 1")
+				if how == Paused && !frozen || how == Stopped && len(units.procs("app.service")) > 0 {
+					t.Errorf("%s: it is not %s", state, how)
+				}
+			}))
+			if len(units.procs("app.service")) == 0 {
+				t.Errorf("%s: it was not started again", state)
+			}
+		}
+	}
+}
+
+// wiredUnits stops web.service along with db.service, and while app.socket
+// listens app.service always comes again.
+type wiredUnits struct{ fakeUnits }
+
+func (u wiredUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "stop" && slices.Contains(units, "db.service") {
+		units = append(units, "web.service")
+	}
+	err := u.fakeUnits.Do(ctx, verb, units...)
+	if verb == "stop" && slices.Contains(units, "app.service") && len(u.procs("app.socket")) > 0 {
+		err = u.fakeUnits.Do(ctx, "start", "app.service")
+	}
+	return err
+}
+
+// A connection brought a service back, and it wrote into a set that was stopped.
+func TestStoppedSetStaysStopped(t *testing.T) {
+	for triggers, want := range map[string]string{"TriggeredBy=app.socket\n": "", "\n": "the set is not stopped: meanwhile something started app.service"} {
+		s := newStock(t, "a")
+		units := s.service("app.service", "exec sleep 1000")
+		s.service("app.socket", "exec sleep 1000")
+		s.file("app.service.properties", triggers)
+		s.Units = wiredUnits{units}
+		ran := false
+		err := s.stillSet(Stopped, "app.service", func() { ran = len(units.procs("app.service")) > 0 })
+		if want == "" && (err != nil || ran) || want != "" && !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%v, it ran: %t, want %q", err, ran, want)
+		}
+		if names := s.beside(); len(names) > 0 && want != "" {
+			t.Errorf("left: %v", names)
+		}
+		if len(units.procs("app.service")) == 0 || len(units.procs("app.socket")) == 0 {
+			t.Error("they were not started again")
+		}
+	}
+}
+
+// Stopping db.service stopped web.service, and nobody started that again.
+func TestWhatIsStoppedAlongIsStartedAgain(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("db.service", "cd srv/a; exec sleep 1000")
+	s.service("web.service", "exec sleep 1000")
+	s.file("db.service.properties", "RequiredBy=idle.service\n")
+	s.file("idle.service.properties", "ConsistsOf=web.service\n")
+	s.Units = wiredUnits{units}
+	was := slices.Concat(units.procs("db.service"), units.procs("web.service"))
+	again := func() {
+		t.Helper()
+		is := slices.Concat(units.procs("db.service"), units.procs("web.service"))
+		if len(is) != 2 || is[0] == was[0] || is[1] == was[1] {
+			t.Errorf("%v, then %v", was, is)
+		}
+		was = is
+	}
+	must(t, s.stillSet(Stopped, "db.service", func() {}))
+	again()
+	s.take("/srv/a")
+	s.done(s.restore(false))
+	again()
+	s.service("sshd.service", "exec sleep 1000")
+	s.file("web.service.properties", "BoundBy=sshd.service\n")
+	_, err := s.pausable(t.Context(), SnapshotArgs{Consistency: Stopped, Units: []string{"db.service"}})
+	isCode(t, err, "busy")
+}
+
 func TestPauseEndsWhateverHappens(t *testing.T) {
 	s := newStock(t, "a")
 	units := s.service("app.service", "i=0; while :; do i=$((i+1)); echo $i > srv/a/n; done")
