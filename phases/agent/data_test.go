@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -208,6 +209,30 @@ func TestUnitsThatOnlyTheOtherSystemHasAreNotStarted(t *testing.T) {
 	o := s.apply(t.Context(), "r-1", Operation{Op: DoStart})
 	if o.State != opDone || len(units.procs("app.service")) == 0 || strings.Contains(o.Message, "new.service") {
 		t.Errorf("%s: %s", o.State, o.Message)
+	}
+}
+
+// onceUnits starts nothing but oneshots, which have ended when the start has.
+type onceUnits struct{ fakeUnits }
+
+func (o onceUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "start" {
+		return nil
+	}
+	return o.fakeUnits.Do(ctx, verb, units...)
+}
+
+// It was active when the restore came, ran again after it, and was said to fail.
+func TestOneshotThatEndedWellAfterARestoreIsNoFailure(t *testing.T) {
+	for result, want := range map[string]string{"success": opDone, "exit-code": opFailed} {
+		s := newStock(t, "a")
+		s.Units = onceUnits{s.service("nightly.service", "cd srv/a; exec sleep 1000")}
+		s.file("nightly.service.properties", "Type=oneshot\nResult="+result+"\n")
+		s.take("/srv/a")
+		if o := s.restore(false); o.State != want {
+			t.Errorf("%s: %s %s", result, o.State, o.Message)
+		}
+		s.is("old", "/srv/a")
 	}
 }
 
@@ -590,22 +615,67 @@ func TestRootThatNobodyPutAwayIsLeftAlone(t *testing.T) {
 	s.refused(root.apply(t.Context(), "r-2", op), "not there any more: what is left of it is")
 }
 
-func TestSetInterruptedIsTakenAgain(t *testing.T) {
-	s := newStock(t, "a", "b")
+// cutShort kills an agent after the first snapshot of a set of two.
+func (s *stock) cutShort() {
+	s.t.Helper()
 	c := exec.Command(os.Args[0], "as-agent", "serve")
 	c.Env = append(os.Environ(), "TEST_PREFIX="+s.dir, "TEST_KILL_AT=snapshot")
 	c.Stdin = strings.NewReader(`{"id":1,"op":"btrfs.snapshot","args":{"run":"r-1","dir":"/disk/snaps","stamp":"` + stamp + `","paths":["/srv/a","/srv/b"]}}` + "\n")
 	if out, err := c.CombinedOutput(); err == nil || len(out) > 0 {
-		t.Fatalf("%v %s", err, out)
+		s.t.Fatalf("%v %s", err, out)
 	}
 	if names := s.beside(); len(names) != 1 {
-		t.Fatalf("it was to be killed after one: %v", names)
+		s.t.Fatalf("it was to be killed after one: %v", names)
 	}
+}
+
+// The run was aborted, not resumed: its snapshot was nobody's for ever.
+func TestSetInterruptedGoesWithItsRun(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.cutShort()
+	other, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: "20260102T030406Z", Paths: []string{"/srv/a"}})
+	must(t, err)
+	_, err = s.close(t.Context(), Closing{Run: "r-1", Outcome: "untouched"})
+	must(t, err)
+	if names := s.beside(); len(names) != 1 || names[0] != filepath.Base(other.Snapshots[0].Path) {
+		t.Errorf("left: %v", names)
+	}
+	if files, _ := filepath.Glob(s.path("state/runs/r-1/set-*")); len(files) != 1 {
+		t.Errorf("records: %v", files)
+	}
+}
+
+func TestSetInterruptedIsTakenAgain(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.cutShort()
 	s.take("/srv/a", "/srv/b")
 	again, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
 	must(t, err)
 	if names := s.beside(); len(names) != 2 || again.Snapshots[0].UUID != s.set.Snapshots[0].UUID {
 		t.Errorf("%v %+v", names, again)
+	}
+}
+
+// Nobody knew the snapshot any more, and its name refused every later try.
+func TestSetThatCouldNotBeDeletedIsTakenAgain(t *testing.T) {
+	s := newStock(t, "a", "b")
+	bad := kernel
+	bad.Snapshot = func(src, dir *os.File, name string) error {
+		if len(s.beside()) > 0 {
+			return unix.EIO
+		}
+		return btrfs.Snapshot(src, dir, name)
+	}
+	bad.Destroy = func(*os.File, string) error { return unix.ENOSPC }
+	s.fs = bad
+	_, err := s.snapshot(t.Context(), SnapshotArgs{Run: "r-1", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a", "/srv/b"}})
+	if !errors.Is(err, unix.EIO) || !errors.Is(err, unix.ENOSPC) || len(s.beside()) != 1 {
+		t.Fatalf("%v: %v", err, s.beside())
+	}
+	s.fs = kernel
+	s.take("/srv/a", "/srv/b")
+	if names := s.beside(); len(names) != 2 {
+		t.Error(names)
 	}
 }
 
@@ -656,6 +726,104 @@ func (s *stock) await(units fakeUnits, done func() bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// stillSet takes a set of a and calls what looks while it is taken.
+func (s *stock) stillSet(how, unit string, look func()) error {
+	s.t.Helper()
+	fs := kernel
+	fs.Snapshot = func(src, dir *os.File, name string) error {
+		look()
+		return btrfs.Snapshot(src, dir, name)
+	}
+	s.fs = fs
+	_, err := s.snapshot(s.t.Context(), SnapshotArgs{Run: "r-0", Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/srv/a"}, Consistency: how, Units: []string{unit}})
+	return err
+}
+
+// Only what was "active" was: the set said stopped while a oneshot wrote.
+func TestUnitsThatStartOrReloadAreKeptStill(t *testing.T) {
+	for _, state := range []string{"activating", "reloading"} {
+		for _, how := range []string{Paused, Stopped} {
+			s := newStock(t, "a")
+			units := s.service("app.service", "exec sleep 1000")
+			s.file("app.service.state", state)
+			must(t, s.stillSet(how, "app.service", func() {
+				frozen := strings.Contains(read(t, cgroups()+units.cgroup("app.service")+"/cgroup.events"), "frozen 1")
+				if how == Paused && !frozen || how == Stopped && len(units.procs("app.service")) > 0 {
+					t.Errorf("%s: it is not %s", state, how)
+				}
+			}))
+			if len(units.procs("app.service")) == 0 {
+				t.Errorf("%s: it was not started again", state)
+			}
+		}
+	}
+}
+
+// wiredUnits stops web.service along with db.service, and while app.socket
+// listens app.service always comes again.
+type wiredUnits struct{ fakeUnits }
+
+func (u wiredUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "stop" && slices.Contains(units, "db.service") {
+		units = append(units, "web.service")
+	}
+	err := u.fakeUnits.Do(ctx, verb, units...)
+	if verb == "stop" && slices.Contains(units, "app.service") && len(u.procs("app.socket")) > 0 {
+		err = u.fakeUnits.Do(ctx, "start", "app.service")
+	}
+	return err
+}
+
+// A connection brought a service back, and it wrote into a set that was stopped.
+func TestStoppedSetStaysStopped(t *testing.T) {
+	for triggers, want := range map[string]string{"TriggeredBy=app.socket\n": "", "\n": "the set is not stopped: meanwhile something started app.service"} {
+		s := newStock(t, "a")
+		units := s.service("app.service", "exec sleep 1000")
+		s.service("app.socket", "exec sleep 1000")
+		s.file("app.service.properties", triggers)
+		s.Units = wiredUnits{units}
+		ran := false
+		err := s.stillSet(Stopped, "app.service", func() { ran = len(units.procs("app.service")) > 0 })
+		if want == "" && (err != nil || ran) || want != "" && !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%v, it ran: %t, want %q", err, ran, want)
+		}
+		if names := s.beside(); len(names) > 0 && want != "" {
+			t.Errorf("left: %v", names)
+		}
+		if len(units.procs("app.service")) == 0 || len(units.procs("app.socket")) == 0 {
+			t.Error("they were not started again")
+		}
+	}
+}
+
+// Stopping db.service stopped web.service, and nobody started that again.
+func TestWhatIsStoppedAlongIsStartedAgain(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("db.service", "cd srv/a; exec sleep 1000")
+	s.service("web.service", "exec sleep 1000")
+	s.file("db.service.properties", "RequiredBy=idle.service\n")
+	s.file("idle.service.properties", "ConsistsOf=web.service\n")
+	s.Units = wiredUnits{units}
+	was := slices.Concat(units.procs("db.service"), units.procs("web.service"))
+	again := func() {
+		t.Helper()
+		is := slices.Concat(units.procs("db.service"), units.procs("web.service"))
+		if len(is) != 2 || is[0] == was[0] || is[1] == was[1] {
+			t.Errorf("%v, then %v", was, is)
+		}
+		was = is
+	}
+	must(t, s.stillSet(Stopped, "db.service", func() {}))
+	again()
+	s.take("/srv/a")
+	s.done(s.restore(false))
+	again()
+	s.service("sshd.service", "exec sleep 1000")
+	s.file("web.service.properties", "BoundBy=sshd.service\n")
+	_, err := s.pausable(t.Context(), SnapshotArgs{Consistency: Stopped, Units: []string{"db.service"}})
+	isCode(t, err, "busy")
 }
 
 func TestPauseEndsWhateverHappens(t *testing.T) {

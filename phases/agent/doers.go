@@ -127,10 +127,20 @@ func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, er
 	_ = a.Units.Do(ctx, "reset-failed", idle...) // an error for those that are not loaded
 	startErr := a.Units.Do(ctx, "start", idle...)
 	still, err := a.idle(ctx, idle)
+	if startErr == nil {
+		still = slices.DeleteFunc(still, func(u string) bool { return a.endedWell(ctx, u) })
+	}
 	if err == nil && len(still) > 0 {
 		err = fmt.Errorf("not active: %s (%w)", strings.Join(still, ", "), firstOf(startErr, errors.New("started, but ended again")))
 	}
 	return effect{message: "started " + strings.Join(idle, ", ")}, err
+}
+
+// endedWell tells whether a unit that was started has done all that it is for:
+// such a one is not active afterwards.
+func (a *agent) endedWell(ctx context.Context, unit string) bool {
+	p, err := a.Units.Show(ctx, unit, "Type", "Result", "ActiveState")
+	return err == nil && p["Type"] == "oneshot" && p["Result"] == "success" && p["ActiveState"] == "inactive"
 }
 
 func firstOf(err, otherwise error) error {
@@ -140,10 +150,17 @@ func firstOf(err, otherwise error) error {
 	return otherwise
 }
 
-func (a *agent) idle(ctx context.Context, want []string) ([]string, error) {
-	units, err := a.Units.List(ctx)
-	on := active(units)
-	return slices.DeleteFunc(slices.Clone(want), func(u string) bool { return slices.Contains(on, u) }), err
+func (a *agent) idle(ctx context.Context, want []string) (list []string, err error) {
+	for _, u := range want { // each by itself: a list has no aliases
+		p, err := a.Units.Show(ctx, u, "ActiveState")
+		if err != nil {
+			return nil, err
+		}
+		if p["ActiveState"] != "active" && p["ActiveState"] != "reloading" {
+			list = append(list, u)
+		}
+	}
+	return list, nil
 }
 
 func (a *agent) doStopJob(ctx context.Context, _ string, op Operation) (effect, error) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -71,10 +72,19 @@ func (f fakeUnits) List(context.Context) ([]Unit, error) {
 	scripts, _ := filepath.Glob(f.file("*.script"))
 	for _, s := range scripts {
 		if name := strings.TrimSuffix(filepath.Base(s), ".script"); len(f.procs(name)) > 0 {
-			units = append(units, Unit{name, "loaded", "active", "running"})
+			units = append(units, Unit{name, "loaded", f.state(name), "running"})
 		}
 	}
 	return units, err
+}
+
+// state is what NAME.state says of a unit that runs, until it is stopped.
+func (f fakeUnits) state(unit string) string {
+	if len(f.procs(unit)) == 0 {
+		return "inactive"
+	}
+	data, _ := os.ReadFile(f.file(unit, ".state"))
+	return cmp.Or(string(data), "active")
 }
 
 // cgroup is where a unit with a NAME.script runs: a real control group.
@@ -105,6 +115,7 @@ func (f fakeUnits) startScript(unit string) error {
 }
 
 func (f fakeUnits) stopScript(unit string) {
+	os.Remove(f.file(unit, ".state"))
 	for pids := f.procs(unit); len(pids) > 0; pids = f.procs(unit) {
 		for _, pid := range pids {
 			n, _ := strconv.Atoi(pid)
@@ -154,7 +165,7 @@ func (f fakeUnits) Show(_ context.Context, unit string, _ ...string) (map[string
 		return map[string]string{"ActiveState": "inactive"}, nil
 	}
 	if _, err := os.Stat(f.file(unit, ".script")); err == nil {
-		p := map[string]string{"ControlGroup": f.cgroup(unit), "ActiveState": map[bool]string{true: "active", false: "inactive"}[len(f.procs(unit)) > 0]}
+		p := map[string]string{"ControlGroup": f.cgroup(unit), "ActiveState": f.state(unit)}
 		f.properties(unit, p)
 		return p, nil
 	}

@@ -57,7 +57,7 @@ func (a *agent) still(ctx context.Context, s *store, args SnapshotArgs) (release
 			return 0, nil
 		}
 		ended = true
-		err := a.kept(p)
+		err := a.kept(ctx, p, args.Units)
 		took := a.uptime() - began
 		err = errors.Join(err, a.goOn(context.WithoutCancel(ctx), p), s.remove(runFile(args.Run, pauseFile)))
 		return took, err
@@ -70,25 +70,37 @@ func (a *agent) still(ctx context.Context, s *store, args SnapshotArgs) (release
 	return release, nil
 }
 
-// pausable is the units of a set that are active: only those are started again.
-func (a *agent) pausable(ctx context.Context, args SnapshotArgs) ([]string, error) {
+// pausable is the units of a set that run, be it that they only start or reload,
+// and what has to stop with them: only those are started again.
+func (a *agent) pausable(ctx context.Context, args SnapshotArgs) (list []string, err error) {
 	if args.Consistency != Paused && args.Consistency != Stopped {
 		return nil, invalid("%q is no consistency: single, paused or stopped", args.Consistency)
 	}
 	if len(args.Units) == 0 {
 		return nil, invalid("a set that is %s has to name the units", args.Consistency)
 	}
-	units, err := a.Units.List(ctx)
-	var list []string
 	for _, u := range args.Units {
 		if essential(u) {
 			return nil, invalid("%s cannot be %s: the host, or the way to it, does not go on without", u, args.Consistency)
 		}
-		if slices.Contains(active(units), u) {
+	}
+	if args.Consistency == Stopped {
+		return a.dependents(ctx, nil, args.Units)
+	}
+	return a.running(ctx, args.Units)
+}
+
+func (a *agent) running(ctx context.Context, units []string) (list []string, err error) {
+	for _, u := range units {
+		on, err := running(ctx, a.Units, u)
+		if err != nil {
+			return nil, err
+		}
+		if on {
 			list = append(list, u)
 		}
 	}
-	return list, err
+	return list, nil
 }
 
 // watched writes down what is to be let go on and starts who does that.
@@ -150,7 +162,7 @@ func (a *agent) halt(ctx context.Context, p pausing) error {
 	}
 	for _, u := range p.Units {
 		if err := a.freeze(ctx, u, "1"); err != nil {
-			return fmt.Errorf("cannot pause %s: %w", u, err)
+			return &Error{Code: "failed", Message: fmt.Sprintf("cannot pause %s: %v", u, err), Hint: []string{"systemctl status " + quote(u)}}
 		}
 	}
 	return nil
@@ -172,12 +184,20 @@ func (a *agent) goOn(ctx context.Context, p pausing) error {
 	return errors.Join(errs...)
 }
 
-// kept tells whether nobody went on before the last snapshot was taken.
-func (a *agent) kept(p pausing) error {
+// kept tells whether nobody went on, or began, before the last snapshot was taken.
+func (a *agent) kept(ctx context.Context, p pausing, units []string) error {
 	if a.uptime() >= p.Until {
 		return &Error{Code: "timeout", Message: "the units went on before the set was taken: the time for it was over", Hint: []string{"pause fewer units"}}
 	}
-	return nil
+	if p.How == Paused { // those that were frozen still are
+		units = slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(p.Units, u) })
+	}
+	on, err := a.running(ctx, units)
+	if err == nil && len(on) > 0 {
+		err = &Error{Code: "busy", Message: fmt.Sprintf("the set is not %s: meanwhile something started %s", p.How, strings.Join(on, ", ")),
+			Hint: []string{"systemctl status " + quote(on[0]), "# keep still what starts it, then again"}}
+	}
+	return err
 }
 
 // freeze sets the state of a unit's control group and waits until all its

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -94,6 +95,9 @@ func (a *agent) close(_ context.Context, c Closing) (Closing, error) {
 	}
 	if err := s.writeJSON(runFile(c.Run, "closing.json"), c); err != nil || c.Outcome == "stuck" {
 		return c, err // a stuck lane keeps its lock
+	}
+	if err := a.dropCutShort(s, c.Run); err != nil { // the lane is over all the same
+		fmt.Fprintf(os.Stderr, "run %s: a set that was cut short is left: %v\n", c.Run, err)
 	}
 	if err := free(s, c.Run); err != nil || c.Outcome == "committed" {
 		return c, err

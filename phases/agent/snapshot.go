@@ -162,10 +162,14 @@ func (a *agent) snapshot(ctx context.Context, args SnapshotArgs) (SnapshotSet, e
 		r.Done = true
 		err = s.writeJSON(file, r)
 	}
-	if err != nil {
-		return SnapshotSet{}, errors.Join(err, a.untake(set), s.remove(file))
+	if err == nil {
+		return r.Set, nil
 	}
-	return r.Set, nil
+	gone := a.untake(set)
+	if gone == nil { // the record tells whose it is: what is left goes at the next try
+		gone = s.remove(file)
+	}
+	return SnapshotSet{}, errors.Join(err, gone)
 }
 
 // leftovers deletes what a set that was cut short has left: what lies where it
@@ -187,6 +191,24 @@ func (a *agent) leftovers(was *setRecord) error {
 		}
 	}
 	return nil
+}
+
+// dropCutShort deletes what sets of a run have left that nobody will begin again.
+// What cannot be deleted keeps its record: it goes when the lane is closed anew.
+func (a *agent) dropCutShort(s *store, run string) error {
+	files, errs := s.names("runs/" + run)
+	for _, file := range files {
+		was := load[setRecord](s, runFile(run, file))
+		if !strings.HasPrefix(file, "set-") || was == nil || was.Done || s.held(runFile(run, pauseLock)) {
+			continue
+		}
+		err := a.leftovers(was)
+		if err == nil {
+			err = s.remove(runFile(run, file))
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
 }
 
 func (a *agent) take(ctx context.Context, s *store, t *aimed, args SnapshotArgs) (set SnapshotSet, err error) {

@@ -123,5 +123,9 @@ func names(units []Unit, want func(Unit) bool) []string {
 // running tells whether a unit still has something to run.
 func running(ctx context.Context, u Units, unit string) (bool, error) {
 	p, err := u.Show(ctx, unit, "ActiveState")
-	return slices.Contains([]string{"active", "activating", "deactivating", "reloading"}, p["ActiveState"]), err
+	return runs(p), err
+}
+
+func runs(p map[string]string) bool {
+	return slices.Contains([]string{"active", "activating", "deactivating", "reloading", "refreshing"}, p["ActiveState"])
 }

@@ -156,32 +156,47 @@ func (a *agent) stoppable(ctx context.Context, users []user) (units []string, ot
 	return units, others
 }
 
-// dependents is what else runs because of mounts or units, and would come back
-// by itself or be taken along: what requires a mount, what triggers a service.
-func (a *agent) dependents(ctx context.Context, mounts []mount, units []string) ([]string, error) {
-	loaded, err := a.Units.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	on := active(loaded)
-	ask := func(unit string, properties ...string) {
-		p, _ := a.Units.Show(ctx, unit, properties...)
-		for _, name := range properties {
+// stopsAlong is the relations along which a stop goes, and no start.
+var stopsAlong = []string{"RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"}
+
+// dependents is what runs of some units and of what requires some mounts, with
+// what stops along with these, and what would start one of them again. What is
+// idle itself may pass a stop on.
+func (a *agent) dependents(ctx context.Context, mounts []mount, units []string) (list []string, err error) {
+	units = slices.Clone(units)
+	add := func(p map[string]string, want func(string) bool, relations ...string) {
+		for _, name := range relations {
 			for _, u := range strings.Fields(p[name]) {
-				ext := filepath.Ext(u)
-				if slices.Contains(on, u) && !slices.Contains(units, u) && !essential(u) && ext != ".mount" && ext != ".target" {
+				if !slices.Contains(units, u) && want(u) {
 					units = append(units, u)
 				}
 			}
 		}
 	}
-	for _, m := range mounts {
-		ask(mountUnit(m.Path), "RequiredBy", "BoundBy")
+	for _, m := range mounts { // these are unmounted, not stopped
+		p, _ := a.Units.Show(ctx, mountUnit(m.Path), "RequiredBy", "BoundBy")
+		add(p, func(u string) bool {
+			ext := filepath.Ext(u)
+			return !essential(u) && ext != ".mount" && ext != ".target"
+		}, "RequiredBy", "BoundBy")
 	}
-	for _, u := range slices.Clone(units) {
-		ask(u, "TriggeredBy")
+	asked := len(units)
+	for i := 0; i < len(units); i++ {
+		u := units[i]
+		p, err := a.Units.Show(ctx, u, append([]string{"ActiveState", "TriggeredBy"}, stopsAlong...)...)
+		switch {
+		case err != nil:
+			return nil, err
+		case runs(p) && essential(u) && i >= asked:
+			return nil, &Error{Code: "busy", Message: fmt.Sprintf("to stop %s would stop %s along: the host, or the way to it, does not go on without", strings.Join(units[:asked], ", "), u),
+				Hint: []string{"systemctl show -p Requires,Requisite,BindsTo,PartOf " + quote(u)}}
+		case runs(p):
+			list = append(list, u)
+		}
+		add(p, func(u string) bool { return !essential(u) }, "TriggeredBy")
+		add(p, func(string) bool { return true }, stopsAlong...)
 	}
-	return units, nil
+	return list, nil
 }
 
 // mountUnit is systemd.unit(5)'s name for a path.
