@@ -894,6 +894,33 @@ func TestFileOutOfASnapshotTwiceWithinASecond(t *testing.T) {
 	}
 }
 
+// A look made a file system writable that its administrator had made read-only.
+func TestAReadOnlyFileSystemStaysSo(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.take("/srv/a")
+	snap, running := s.set.Snapshots[0], units.procs("app.service")
+	s.sh("mount -o remount,ro disk")
+	if _, err := s.preview(t.Context(), PreviewArgs{Snapshot: snap}); err == nil || !strings.Contains(err.Error(), s.device()+" is mounted read-only") {
+		t.Error(err)
+	}
+	_, err := s.files(t.Context(), FilesArgs{Snapshot: snap, Path: "f", To: "/etc/f"})
+	must(t, err)
+	_, err = s.verb("send", text(SendArgs{FSID: snap.FSID, UUID: snap.UUID})).Output()
+	must(t, err)
+	gone, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots})
+	if err != nil || gone[0].State != "refused" || !strings.Contains(gone[0].Why, "is mounted read-only") {
+		t.Errorf("%v, %+v", err, gone)
+	}
+	s.refused(s.restore(false), "read-only file system")
+	if now := units.procs("app.service"); !slices.Equal(now, running) || s.read("etc/f") != "old" {
+		t.Errorf("it was stopped for a restore that cannot be: %v, %v", running, now)
+	}
+	if m := mountOf(s.mounts(), s.path("disk")); !strings.HasPrefix(m.Super, "ro,") {
+		t.Error(m.Super)
+	}
+}
+
 // A folder's name is no pattern.
 func TestPreviewsThatWereCutShortGoFromAnyFolder(t *testing.T) {
 	s := newStock(t, "a")

@@ -52,6 +52,9 @@ func (a *agent) deleteSnapshots(ctx context.Context, args DeleteArgs) ([]Deleted
 
 // delete deletes one subvolume, by its id: a name could mean another one by now.
 func (a *agent) delete(s *store, v *volumes, id uint64, made map[string]Snapshot) error {
+	if err := v.writable(); err != nil {
+		return err
+	}
 	if err := a.deletable(s, v, id, made); err != nil {
 		return err
 	}

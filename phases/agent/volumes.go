@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
 
@@ -44,6 +46,16 @@ func (v *volumes) read() (err error) {
 }
 
 func (v *volumes) close() { v.top.Close() }
+
+// writable refuses what would change a file system that is mounted read-only.
+func (v *volumes) writable() error {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(v.top.Fd()), &st)
+	if err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		err = &Error{Code: "invalid", Message: v.Device + " is mounted read-only: no snapshot on it can be made or deleted", Hint: []string{"findmnt --source " + quote(v.Device), "mount -o remount,rw MOUNT"}}
+	}
+	return err
+}
 
 // id is the subvolume that has a name now, 0 if none has.
 func (v *volumes) id(name string) uint64 {
