@@ -140,7 +140,10 @@ func (s *store) hold(args HoldArgs) error {
 		return err
 	}
 	defer alone.Close()
-	holds := holdsOf(s)
+	holds, err := holdsOf(s)
+	if err != nil {
+		return err
+	}
 	if holds[args.UUID] == nil {
 		holds[args.UUID] = map[string]string{}
 	}

@@ -160,8 +160,8 @@ func TestOnlyWhatChangedIsCopiedAndHoldsMoveOn(t *testing.T) {
 		t.Errorf("%q in %s", g, last)
 	}
 	h.from(second[0].UUID, second[1].UUID)
-	if lexists(first[0].Path) || lexists(first[1].Path) || len(holdsOf(h.state)) != 2 {
-		t.Errorf("what was before it is still there: %v", holdsOf(h.state))
+	if holds, err := holdsOf(h.state); err != nil || lexists(first[0].Path) || lexists(first[1].Path) || len(holds) != 2 {
+		t.Errorf("what was before it is still there: %v %v", err, holds)
 	}
 	h.take("/disk/a")
 	if sets, _ := filepath.Glob(h.path("state/runs/backup/set-*")); len(sets) != 2 {

@@ -741,6 +741,30 @@ func TestDeleteGuard(t *testing.T) {
 	}
 }
 
+// What could not be read held nothing, and was overwritten by the next hold.
+func TestDeleteRefusesWhereItsGuardCannotBeRead(t *testing.T) {
+	for file, content := range map[string]string{"holds.json": "{", "runs/r-9/recipe.json": "{", "runs/r-9/guard.json": "[]"} {
+		t.Run(file, func(t *testing.T) {
+			s := newStock(t, "a")
+			s.take("/srv/a")
+			store, err := s.store(true)
+			must(t, err)
+			must(t, store.writeJSON(runFile("r-9", "closing.json"), Closing{Run: "r-9", Outcome: "stuck"}))
+			s.file("state/"+file, content)
+			list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots})
+			if err != nil || list[0].State != "refused" || !strings.Contains(list[0].Why, file) {
+				t.Errorf("%v, %+v", err, list)
+			}
+			if err := store.hold(HoldArgs{UUID: "u", By: "off-host", Reason: "the next copy starts from it"}); (err != nil) != (file == "holds.json") {
+				t.Error(err)
+			}
+			if got := s.read("state/" + file); got != content {
+				t.Errorf("it was overwritten: %q", got)
+			}
+		})
+	}
+}
+
 // By its uuid alone, what a person had taken for live data was deleted.
 func TestDeleteRefusesWhatSomebodyHasPutInPlace(t *testing.T) {
 	s := newStock(t, "root")
