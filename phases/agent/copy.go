@@ -68,24 +68,33 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 	if err := a.tidy(s, args.Stamp); err != nil {
 		return nil, err
 	}
+	if err := a.unreceived(args); err != nil {
+		return nil, err
+	}
 	set, err := a.snapshot(ctx, args)
 	if err != nil {
 		return nil, err
 	}
 	for _, snap := range set.Snapshots {
-		info, err := btrfs.Describe(snap.Path)
-		if err == nil && info.Received != "" {
-			err = &Error{Code: "invalid", Message: fmt.Sprintf("%s was received as %s and made writable: a copy of it would be taken for that", snap.Source, info.Received),
-				Hint: []string{"btrfs subvolume snapshot " + quote(snap.Source) + " NEW   # has no such past; put it in its place"}}
-		}
-		if err == nil {
-			err = s.hold(HoldArgs{UUID: snap.UUID, By: backupRun, Reason: "the next off-host copy starts from it"})
-		}
-		if err != nil {
+		if err := s.hold(HoldArgs{UUID: snap.UUID, By: backupRun, Reason: "the next off-host copy starts from it"}); err != nil {
 			return nil, err
 		}
 	}
 	return set.Snapshots, nil
+}
+
+// unreceived refuses a set of which a copy would be taken for another's. What
+// else is wrong with the set is told when it is taken.
+func (a *agent) unreceived(args SnapshotArgs) error {
+	set, _ := a.aim(args)
+	defer set.close()
+	for _, s := range set.shots {
+		if s.info.Received != "" {
+			return &Error{Code: "invalid", Message: fmt.Sprintf("%s was received as %s and made writable: a copy of it would be taken for that", s.source, s.info.Received),
+				Hint: []string{"btrfs subvolume snapshot " + quote(s.source) + " NEW   # has no such past; put it in its place"}}
+		}
+	}
+	return nil
 }
 
 // tidy deletes what earlier sets have left whose agent was killed, and forgets

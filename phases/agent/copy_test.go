@@ -365,6 +365,15 @@ func TestASetThatWasCutShortIsDeletedByTheNext(t *testing.T) {
 	}
 }
 
+func TestASendThatIsRefusedLeavesNoSet(t *testing.T) {
+	h := disk(t, "a", "in", "snaps")
+	h.sh("btrfs -q subvolume snapshot -r disk/a disk/ro; btrfs -q send disk/ro | btrfs -q receive disk/in")
+	_, err := h.backup(t.Context(), SnapshotArgs{Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/disk/a", "/disk/in/ro"}})
+	if left, _ := filepath.Glob(h.path("disk/snaps/2*")); err == nil || !strings.Contains(err.Error(), "/disk/in/ro was received as") || len(left) > 0 {
+		t.Errorf("%v; left behind: %q", err, left)
+	}
+}
+
 // lockWatch tells when somebody finds a lock of who takes a set taken.
 type lockWatch struct {
 	Disk
