@@ -68,6 +68,9 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 	if err := a.tidy(s, args.Stamp); err != nil {
 		return nil, err
 	}
+	if err := a.letGo(s, args.Paths); err != nil {
+		return nil, err
+	}
 	if err := a.unreceived(args); err != nil {
 		return nil, err
 	}
@@ -115,6 +118,19 @@ func (a *agent) tidy(s *store, stamp string) error {
 		there := func(snap Snapshot) bool { return lexists(snap.Path) }
 		if err = errors.Join(err, a.leftovers(r)); err == nil && !slices.ContainsFunc(r.Set.Snapshots, there) {
 			err = s.remove(runFile(backupRun, file))
+		}
+	}
+	return err
+}
+
+// letGo ends backup's own holds of subvolumes that are not copied any more: no
+// later copy of them ever would.
+func (a *agent) letGo(s *store, paths []string) error {
+	holds, err := holdsOf(s)
+	for _, was := range a.made() {
+		goesOn := func(path string) bool { return within(was.Source, filepath.Clean(path)) }
+		if err == nil && holds[was.UUID][backupRun] != "" && !slices.ContainsFunc(paths, goesOn) {
+			err = s.hold(HoldArgs{UUID: was.UUID, By: backupRun})
 		}
 	}
 	return err

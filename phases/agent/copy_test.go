@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,6 +167,21 @@ func TestOnlyWhatChangedIsCopiedAndHoldsMoveOn(t *testing.T) {
 	h.take("/disk/a")
 	if sets, _ := filepath.Glob(h.path("state/runs/backup/set-*")); len(sets) != 2 {
 		t.Errorf("remembered: %q", sets)
+	}
+}
+
+func TestASubvolumeThatIsNoLongerCopiedIsNotHeldForEver(t *testing.T) {
+	h := newTwoHosts(t, "a", "a/in", "b")
+	first := h.take("/disk/a", "/disk/b")
+	must(t, h.state.hold(HoldArgs{UUID: first[1].UUID, By: "somebody", Reason: "theirs"}))
+	h.take("/disk/a")
+	holds, err := holdsOf(h.state)
+	must(t, err)
+	for _, s := range first {
+		by := slices.Sorted(maps.Keys(holds[s.UUID]))
+		if want := map[string]string{"/disk/a": "[backup]", "/disk/a/in": "[backup]", "/disk/b": "[somebody]"}[s.Source]; fmt.Sprint(by) != want {
+			t.Errorf("%s is held by %v, want %s", s.Source, by, want)
+		}
 	}
 }
 
