@@ -24,11 +24,7 @@ func disk(t *testing.T, names ...string) *host {
 	h := newHost(t)
 	mountBtrfs(t, h.path("disk"))
 	for _, name := range names {
-		dir, base := filepath.Split(h.path("disk/" + name))
-		f, err := btrfs.Open(dir)
-		must(t, err)
-		must(t, btrfs.Create(f, base))
-		f.Close()
+		must(t, exec.Command("btrfs", "-q", "subvolume", "create", h.path("disk/"+name)).Run())
 	}
 	return h
 }
@@ -207,10 +203,7 @@ func TestSetFindsAFolderByItself(t *testing.T) {
 func TestSetAcrossFileSystems(t *testing.T) {
 	h := disk(t, "a")
 	mountBtrfs(t, h.path("other"))
-	f, err := btrfs.Open(h.path("other"))
-	must(t, err)
-	must(t, btrfs.Create(f, "b"))
-	f.Close()
+	h.sh("btrfs -q subvolume create other/b")
 	r := &recorder{}
 	h.fs = r.fs()
 	set, err := h.shoot("", "/disk/a", "/other/b")
