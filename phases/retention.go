@@ -157,14 +157,22 @@ func (l *Lane) drop(ctx context.Context, verdicts []Kept) error {
 }
 
 // spare lets go of more, set by set from the oldest on, while a file system has
-// less space than a run needs. Without drop it says of what that is true.
+// less space than a run needs. Without drop it says of what that is true. Where
+// the cleaner still works on what was deleted, nothing tells whether that is
+// enough: there nothing more goes.
 func (r *Run) spare(ctx context.Context, l *Lane, verdicts []Kept, drop func(context.Context, []Kept) error) error {
 	for {
 		short, err := l.short(ctx)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(verdicts, func(k Kept) bool { return k.Keep && k.Spare && short[k.FSID] != "" })
+		waits := map[string]bool{}
+		for i := range verdicts {
+			if k := &verdicts[i]; k.State == "later" && short[k.FSID] != "" {
+				waits[k.FSID], k.Why = true, short[k.FSID]+": run prune again once this is freed"
+			}
+		}
+		i := slices.IndexFunc(verdicts, func(k Kept) bool { return k.Keep && k.Spare && short[k.FSID] != "" && !waits[k.FSID] })
 		if i < 0 {
 			return nil
 		}

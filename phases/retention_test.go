@@ -119,6 +119,44 @@ func TestARunIsReleasedBeforeAnyOfItsSnapshotsGoes(t *testing.T) {
 	})
 }
 
+// While the cleaner worked on the first set, all others went for the same lack of space.
+func TestNoMoreGoesWhileTheCleanerWorks(t *testing.T) {
+	for state, want := range map[string]string{"later": "u1", "freed": "u1 u2 u3"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, "a@h1")
+			l, m, deleted := r.run.Lanes[0], r.machines["h1"], []string{}
+			l.Locked = false
+			m.Handle(agent.OpSnapshots, func(json.RawMessage) (any, error) {
+				var list []agent.Snapshot
+				for i, id := range []string{"u1", "u2", "u3"} {
+					list = append(list, agent.Snapshot{Run: "r" + id, UUID: id, FSID: "fs", Recorded: true, Created: time.Now().Add(time.Duration(i-3) * time.Hour)})
+				}
+				return list, nil
+			})
+			m.Handle(agent.OpLanes, func(json.RawMessage) (any, error) { return []agent.Lane{}, nil })
+			m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {
+				return agent.Discovery{Filesystems: []agent.Filesystem{{FSID: "fs", Device: "/dev/x", Total: 100 << 30}}}, nil
+			})
+			m.Handle(agent.OpDelete, func(args json.RawMessage) (any, error) {
+				var d agent.DeleteArgs
+				_ = json.Unmarshal(args, &d)
+				var list []agent.Deleted
+				for _, s := range d.Snapshots {
+					deleted, list = append(deleted, s.UUID), append(list, agent.Deleted{UUID: s.UUID, State: state})
+				}
+				return list, nil
+			})
+			kept, err := r.run.Prune(t.Context(), l, false)
+			if got := strings.Join(deleted, " "); err != nil || got != want {
+				t.Errorf("%s: %v, deleted %s, want %s", state, err, got, want)
+			}
+			if again := strings.Contains(kept[0].Why, "run prune again"); again != (state == "later") {
+				t.Errorf("%s: %s", state, kept[0].Why)
+			}
+		})
+	}
+}
+
 // What a restore has replaced is nowhere else: no lack of space takes it.
 func TestWhatWasReplacedIsNotSpared(t *testing.T) {
 	now := time.Now()

@@ -68,24 +68,36 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 	if err := a.tidy(s, args.Stamp); err != nil {
 		return nil, err
 	}
+	if err := a.letGo(s, args.Paths); err != nil {
+		return nil, err
+	}
+	if err := a.unreceived(args); err != nil {
+		return nil, err
+	}
 	set, err := a.snapshot(ctx, args)
 	if err != nil {
 		return nil, err
 	}
 	for _, snap := range set.Snapshots {
-		info, err := btrfs.Describe(snap.Path)
-		if err == nil && info.Received != "" {
-			err = &Error{Code: "invalid", Message: fmt.Sprintf("%s was received as %s and made writable: a copy of it would be taken for that", snap.Source, info.Received),
-				Hint: []string{"btrfs subvolume snapshot " + quote(snap.Source) + " NEW   # has no such past; put it in its place"}}
-		}
-		if err == nil {
-			err = s.hold(HoldArgs{UUID: snap.UUID, By: backupRun, Reason: "the next off-host copy starts from it"})
-		}
-		if err != nil {
+		if err := s.hold(HoldArgs{UUID: snap.UUID, By: backupRun, Reason: "the next off-host copy starts from it"}); err != nil {
 			return nil, err
 		}
 	}
 	return set.Snapshots, nil
+}
+
+// unreceived refuses a set of which a copy would be taken for another's. What
+// else is wrong with the set is told when it is taken.
+func (a *agent) unreceived(args SnapshotArgs) error {
+	set, _ := a.aim(args)
+	defer set.close()
+	for _, s := range set.shots {
+		if s.info.Received != "" {
+			return &Error{Code: "invalid", Message: fmt.Sprintf("%s was received as %s and made writable: a copy of it would be taken for that", s.source, s.info.Received),
+				Hint: []string{"btrfs subvolume snapshot " + quote(s.source) + " NEW   # has no such past; put it in its place"}}
+		}
+	}
+	return nil
 }
 
 // tidy deletes what earlier sets have left whose agent was killed, and forgets
@@ -106,6 +118,19 @@ func (a *agent) tidy(s *store, stamp string) error {
 		there := func(snap Snapshot) bool { return lexists(snap.Path) }
 		if err = errors.Join(err, a.leftovers(r)); err == nil && !slices.ContainsFunc(r.Set.Snapshots, there) {
 			err = s.remove(runFile(backupRun, file))
+		}
+	}
+	return err
+}
+
+// letGo ends backup's own holds of subvolumes that are not copied any more: no
+// later copy of them ever would.
+func (a *agent) letGo(s *store, paths []string) error {
+	holds, err := holdsOf(s)
+	for _, was := range a.made() {
+		goesOn := func(path string) bool { return within(was.Source, filepath.Clean(path)) }
+		if err == nil && holds[was.UUID][backupRun] != "" && !slices.ContainsFunc(paths, goesOn) {
+			err = s.hold(HoldArgs{UUID: was.UUID, By: backupRun})
 		}
 	}
 	return err
@@ -140,7 +165,10 @@ func (s *store) hold(args HoldArgs) error {
 		return err
 	}
 	defer alone.Close()
-	holds := holdsOf(s)
+	holds, err := holdsOf(s)
+	if err != nil {
+		return err
+	}
 	if holds[args.UUID] == nil {
 		holds[args.UUID] = map[string]string{}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,12 +161,27 @@ func TestOnlyWhatChangedIsCopiedAndHoldsMoveOn(t *testing.T) {
 		t.Errorf("%q in %s", g, last)
 	}
 	h.from(second[0].UUID, second[1].UUID)
-	if lexists(first[0].Path) || lexists(first[1].Path) || len(holdsOf(h.state)) != 2 {
-		t.Errorf("what was before it is still there: %v", holdsOf(h.state))
+	if holds, err := holdsOf(h.state); err != nil || lexists(first[0].Path) || lexists(first[1].Path) || len(holds) != 2 {
+		t.Errorf("what was before it is still there: %v %v", err, holds)
 	}
 	h.take("/disk/a")
 	if sets, _ := filepath.Glob(h.path("state/runs/backup/set-*")); len(sets) != 2 {
 		t.Errorf("remembered: %q", sets)
+	}
+}
+
+func TestASubvolumeThatIsNoLongerCopiedIsNotHeldForEver(t *testing.T) {
+	h := newTwoHosts(t, "a", "a/in", "b")
+	first := h.take("/disk/a", "/disk/b")
+	must(t, h.state.hold(HoldArgs{UUID: first[1].UUID, By: "somebody", Reason: "theirs"}))
+	h.take("/disk/a")
+	holds, err := holdsOf(h.state)
+	must(t, err)
+	for _, s := range first {
+		by := slices.Sorted(maps.Keys(holds[s.UUID]))
+		if want := map[string]string{"/disk/a": "[backup]", "/disk/a/in": "[backup]", "/disk/b": "[somebody]"}[s.Source]; fmt.Sprint(by) != want {
+			t.Errorf("%s is held by %v, want %s", s.Source, by, want)
+		}
 	}
 }
 
@@ -362,6 +378,15 @@ func TestASetThatWasCutShortIsDeletedByTheNext(t *testing.T) {
 	h.take("/disk/a")
 	if left() != 0 {
 		t.Error("it is there still")
+	}
+}
+
+func TestASendThatIsRefusedLeavesNoSet(t *testing.T) {
+	h := disk(t, "a", "in", "snaps")
+	h.sh("btrfs -q subvolume snapshot -r disk/a disk/ro; btrfs -q send disk/ro | btrfs -q receive disk/in")
+	_, err := h.backup(t.Context(), SnapshotArgs{Dir: "/disk/snaps", Stamp: stamp, Paths: []string{"/disk/a", "/disk/in/ro"}})
+	if left, _ := filepath.Glob(h.path("disk/snaps/2*")); err == nil || !strings.Contains(err.Error(), "/disk/in/ro was received as") || len(left) > 0 {
+		t.Errorf("%v; left behind: %q", err, left)
 	}
 }
 

@@ -918,6 +918,30 @@ func TestDeleteGuard(t *testing.T) {
 	}
 }
 
+// What could not be read held nothing, and was overwritten by the next hold.
+func TestDeleteRefusesWhereItsGuardCannotBeRead(t *testing.T) {
+	for file, content := range map[string]string{"holds.json": "{", "runs/r-9/recipe.json": "{", "runs/r-9/guard.json": "[]"} {
+		t.Run(file, func(t *testing.T) {
+			s := newStock(t, "a")
+			s.take("/srv/a")
+			store, err := s.store(true)
+			must(t, err)
+			must(t, store.writeJSON(runFile("r-9", "closing.json"), Closing{Run: "r-9", Outcome: "stuck"}))
+			s.file("state/"+file, content)
+			list, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots})
+			if err != nil || list[0].State != "refused" || !strings.Contains(list[0].Why, file) {
+				t.Errorf("%v, %+v", err, list)
+			}
+			if err := store.hold(HoldArgs{UUID: "u", By: "off-host", Reason: "the next copy starts from it"}); (err != nil) != (file == "holds.json") {
+				t.Error(err)
+			}
+			if got := s.read("state/" + file); got != content {
+				t.Errorf("it was overwritten: %q", got)
+			}
+		})
+	}
+}
+
 // By its uuid alone, what a person had taken for live data was deleted.
 func TestDeleteRefusesWhatSomebodyHasPutInPlace(t *testing.T) {
 	s := newStock(t, "root")
@@ -1071,6 +1095,33 @@ func TestFileOutOfASnapshotTwiceWithinASecond(t *testing.T) {
 	}
 }
 
+// A look made a file system writable that its administrator had made read-only.
+func TestAReadOnlyFileSystemStaysSo(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.take("/srv/a")
+	snap, running := s.set.Snapshots[0], units.procs("app.service")
+	s.sh("mount -o remount,ro disk")
+	if _, err := s.preview(t.Context(), PreviewArgs{Snapshot: snap}); err == nil || !strings.Contains(err.Error(), s.device()+" is mounted read-only") {
+		t.Error(err)
+	}
+	_, err := s.files(t.Context(), FilesArgs{Snapshot: snap, Path: "f", To: "/etc/f"})
+	must(t, err)
+	_, err = s.verb("send", text(SendArgs{FSID: snap.FSID, UUID: snap.UUID})).Output()
+	must(t, err)
+	gone, err := s.deleteSnapshots(t.Context(), DeleteArgs{Snapshots: s.set.Snapshots})
+	if err != nil || gone[0].State != "refused" || !strings.Contains(gone[0].Why, "is mounted read-only") {
+		t.Errorf("%v, %+v", err, gone)
+	}
+	s.refused(s.restore(false), "read-only file system")
+	if now := units.procs("app.service"); !slices.Equal(now, running) || s.read("etc/f") != "old" {
+		t.Errorf("it was stopped for a restore that cannot be: %v, %v", running, now)
+	}
+	if m := mountOf(s.mounts(), s.path("disk")); !strings.HasPrefix(m.Super, "ro,") {
+		t.Error(m.Super)
+	}
+}
+
 // A folder's name is no pattern.
 func TestPreviewsThatWereCutShortGoFromAnyFolder(t *testing.T) {
 	s := newStock(t, "a")
@@ -1093,10 +1144,10 @@ func TestDiscoverKnowsTheFileSystem(t *testing.T) {
 	d, err := s.discover(t.Context(), DiscoverArgs{Paths: []string{"/srv/a", "/disk"}})
 	must(t, err)
 	v, f := d.Volumes[0], d.Filesystems[0]
-	if !v.Default || !slices.Equal(v.ByID, []string{"/etc/fstab"}) || len(v.Mounts) != 1 || !strings.Contains(v.Mounts[0].Options, "noatime") || v.FS != "btrfs" {
+	if !v.Default || !slices.Equal(v.ByID, []string{"/etc/fstab"}) || v.FS != "btrfs" {
 		t.Errorf("%+v", v)
 	}
-	if len(d.Filesystems) != 1 || f.Device != s.device() || f.Snapshots != 1 || f.Unallocated == 0 || f.MetadataSize == 0 || f.Total != 256<<20 || f.Operation != "" {
+	if len(d.Filesystems) != 1 || f.Device != s.device() || f.Unallocated == 0 || f.MetadataSize == 0 || f.Total != 256<<20 || f.Operation != "" {
 		t.Errorf("%+v", f)
 	}
 	if quotas := exists("/sys/fs/btrfs/" + f.FSID + "/qgroups"); !quotas {

@@ -47,20 +47,10 @@ func (a *agent) filesystem(path, fsid string, mounts []mount) (Filesystem, error
 	if err != nil {
 		return Filesystem{}, err
 	}
-	tree, err := btrfs.ReadTree(f)
-	if err != nil {
-		return Filesystem{}, err
-	}
-	info := Filesystem{FSID: fsid, Device: mountOf(mounts, a.host(path)).Source, Total: u.Device, Unallocated: u.Unallocated,
+	return Filesystem{FSID: fsid, Device: mountOf(mounts, a.host(path)).Source, Total: u.Device, Unallocated: u.Unallocated,
 		Data: u.Data, DataSize: u.DataOf, Metadata: u.Meta, MetadataSize: u.MetaOf, Reserve: u.Reserve, Copies: u.Copies, Missing: u.MissingDevice,
 		Operation: strings.TrimPrefix(a.line("/sys/fs/btrfs/"+fsid+"/exclusive_operation"), "none"),
-		Quotas:    exists(a.host("/sys/fs/btrfs/" + fsid + "/qgroups")), Sending: sending()}
-	for _, s := range tree.All() {
-		if s.ParentUUID != "" && s.ReadOnly {
-			info.Snapshots++
-		}
-	}
-	return info, nil
+		Quotas:    exists(a.host("/sys/fs/btrfs/" + fsid + "/qgroups")), Sending: sending()}, nil
 }
 
 // sending names processes that send or receive: the kernel tells nobody.
@@ -87,10 +77,6 @@ func btrfsMounts(mounts []mount) []string {
 
 func (a *agent) volume(path string, mounts []mount) Volume {
 	v := Volume{Path: path, FS: mountOf(mounts, a.host(path)).FS}
-	var st unix.Statfs_t
-	if unix.Statfs(a.host(path), &st) == nil {
-		v.Free = st.Bavail * uint64(st.Bsize)
-	}
 	f, err := a.fs.Open(a.host(path))
 	if err != nil {
 		v.Problem = problemOf(path, err)
@@ -107,12 +93,6 @@ func (a *agent) volume(path string, mounts []mount) Volume {
 	}
 	if v.Root {
 		v.ByID, v.Own = a.mountedByID(v.FSID, v.ID), a.ownIn(v.FSID, v.ID)
-	}
-	dev := mountOf(mounts, a.host(path)).Dev
-	for _, m := range mounts {
-		if m.FS == "btrfs" && m.Dev == dev && within(m.Root, "/"+v.Name) {
-			v.Mounts = append(v.Mounts, Mount{Path: m.Path, Root: m.Root, Options: m.Options, FS: m.Super})
-		}
 	}
 	return v
 }
@@ -144,7 +124,7 @@ func (s Snapper) volume(v *Volume, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	v.ID, v.UUID, v.ReadOnly, v.Received = info.ID, info.UUID, info.ReadOnly, info.Received
+	v.ID, v.UUID, v.ReadOnly = info.ID, info.UUID, info.ReadOnly
 	if v.FSID, err = s.FSID(f); err != nil {
 		return err
 	}

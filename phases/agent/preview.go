@@ -78,6 +78,9 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 
 // temporary takes a read-only snapshot that lives as long as this call.
 func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func() error, error) {
+	if err := v.writable(); err != nil {
+		return nil, nil, err
+	}
 	var dir *os.File
 	err := error(&Error{Code: "invalid", Message: "found no folder for the temporary snapshot of a preview"})
 	for _, at := range a.folders(v.FSID) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +17,19 @@ import (
 
 const holdsFile = "holds.json"
 
-func holdsOf(s *store) map[string]map[string]string {
+// holdsOf is who holds what, and why, by the uuids of snapshots.
+func holdsOf(s *store) (map[string]map[string]string, error) {
 	holds := map[string]map[string]string{}
-	_ = s.readJSON(holdsFile, &holds)
-	return holds
+	return holds, unlessMissing(s.readJSON(holdsFile, &holds))
+}
+
+// unlessMissing is for a guard: what is there and cannot be read may forbid
+// everything.
+func unlessMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // deleteSnapshots deletes what nothing can want any more, and says of the rest
@@ -52,6 +63,9 @@ func (a *agent) deleteSnapshots(ctx context.Context, args DeleteArgs) ([]Deleted
 
 // delete deletes one subvolume, by its id: a name could mean another one by now.
 func (a *agent) delete(s *store, v *volumes, id uint64, made map[string]Snapshot) error {
+	if err := v.writable(); err != nil {
+		return err
+	}
 	if err := a.deletable(s, v, id, made); err != nil {
 		return err
 	}
@@ -90,10 +104,18 @@ func (a *agent) deletable(s *store, v *volumes, id uint64, made map[string]Snaps
 	case len(nested) > 0:
 		return fmt.Errorf("%d subvolumes are nested in it", len(nested))
 	}
-	for by, reason := range holdsOf(s)[info.UUID] {
+	holds, err := holdsOf(s)
+	if err != nil {
+		return fmt.Errorf("who holds it cannot be told: %w", err)
+	}
+	for by, reason := range holds[info.UUID] {
 		return fmt.Errorf("held by %s: %s", by, reason)
 	}
-	if run := wanted(s, snap, info.UUID); run != "" {
+	run, err := wanted(s, snap, info.UUID)
+	if err != nil {
+		return fmt.Errorf("whether a run may still go back to it cannot be told: %w", err)
+	}
+	if run != "" {
 		return fmt.Errorf("run %s may still go back to it", run)
 	}
 	return v.unused(f, name)
@@ -123,18 +145,24 @@ func (v *volumes) unused(f *os.File, name string) error {
 
 // wanted is an open lane that has a snapshot in its recipe, or a restore of it
 // that is under way.
-func wanted(s *store, snap Snapshot, uuid string) string {
-	runs, _ := s.names("runs")
+func wanted(s *store, snap Snapshot, uuid string) (string, error) {
+	runs, err := s.names("runs")
+	if err != nil {
+		return "", err
+	}
 	for _, run := range runs {
+		if err := unlessMissing(s.readJSON(runFile(run, "guard.json"), new(Guard))); err != nil {
+			return "", err // it may have been taken up again
+		}
 		if c := closingOf(s, run); c != nil && c.Outcome != "stuck" {
 			continue
 		}
 		if run == snap.Run && snap.Replaced {
-			return run
+			return run, nil
 		}
-		r := load[Recipe](s, runFile(run, "recipe.json"))
-		if r == nil {
-			continue
+		var r Recipe
+		if err := unlessMissing(s.readJSON(runFile(run, "recipe.json"), &r)); err != nil {
+			return "", err
 		}
 		all := r.Snapshots
 		for _, op := range r.Operations {
@@ -142,13 +170,11 @@ func wanted(s *store, snap Snapshot, uuid string) string {
 				all = append(all, op.Data.Snapshots...)
 			}
 		}
-		for _, s := range all {
-			if s.UUID == uuid {
-				return run
-			}
+		if slices.ContainsFunc(all, func(s Snapshot) bool { return s.UUID == uuid }) {
+			return run, nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // freed makes deletions durable and waits for the cleaner, which gives the space

@@ -23,25 +23,14 @@ type Volume struct {
 	UUID     string   `json:"uuid,omitempty"`
 	Name     string   `json:"name,omitempty"` // path below the top level
 	ReadOnly bool     `json:"read_only,omitempty"`
-	Received string   `json:"received,omitempty"` // uuid that it was received from
-	Default  bool     `json:"default,omitempty"`  // what mounts without subvol= get
-	ByID     []string `json:"by_id,omitempty"`    // files that mount it by subvolid=: a restore would not reach them
-	Swap     string   `json:"swap,omitempty"`     // an active swap file in it
-	Own      bool     `json:"own,omitempty"`      // deployer's folder is a plain one in it: a restore would take back its memory
-	Mounts   []Mount  `json:"mounts,omitempty"`   // where it, or a part of it, is mounted
-	Nested   []string `json:"nested,omitempty"`   // subvolumes below it: a snapshot leaves them empty
-	FS       string   `json:"fs"`                 // file system type, and its id below
+	Default  bool     `json:"default,omitempty"` // what mounts without subvol= get
+	ByID     []string `json:"by_id,omitempty"`   // files that mount it by subvolid=: a restore would not reach them
+	Swap     string   `json:"swap,omitempty"`    // an active swap file in it
+	Own      bool     `json:"own,omitempty"`     // deployer's folder is a plain one in it: a restore would take back its memory
+	Nested   []string `json:"nested,omitempty"`  // subvolumes below it: a snapshot leaves them empty
+	FS       string   `json:"fs"`                // file system type, and its id below
 	FSID     string   `json:"fsid,omitempty"`
-	Free     uint64   `json:"free"`
 	Problem  string   `json:"problem,omitempty"` // why it cannot be snapshotted, in words
-}
-
-// Mount is where a part of a Btrfs is mounted, and how in fact.
-type Mount struct {
-	Path    string `json:"path"`
-	Root    string `json:"root"`    // the part, below the top level
-	Options string `json:"options"` // of this mount
-	FS      string `json:"fs"`      // of the whole file system: the first mount's hold for all
 }
 
 // Filesystem is what matters of a Btrfs as a whole. Bytes of Data and Metadata
@@ -61,7 +50,6 @@ type Filesystem struct {
 	Operation    string   `json:"operation,omitempty"` // balance, device add, …: what runs now
 	Quotas       bool     `json:"quotas,omitempty"`
 	Sending      []string `json:"sending,omitempty"` // processes that send or receive now
-	Snapshots    int      `json:"snapshots"`
 }
 
 // The consistencies of a set: what was between its first and its last snapshot.

@@ -15,6 +15,7 @@ import (
 type volumes struct {
 	FSID, Device string
 	dev          string // as in mountinfo
+	readOnly     bool   // all of it, whatever a mount's own options are
 	top          btrfs.Volume
 	tree         *btrfs.Tree
 }
@@ -28,7 +29,7 @@ func (a *agent) volumes(fsid string) (*volumes, error) {
 		if err != nil {
 			return nil, err
 		}
-		v := &volumes{FSID: fsid, Device: m.Source, dev: m.Dev, top: top}
+		v := &volumes{FSID: fsid, Device: m.Source, dev: m.Dev, top: top, readOnly: m.Super == "ro" || strings.HasPrefix(m.Super, "ro,")}
 		if err := v.read(); err != nil {
 			v.close()
 			return nil, err
@@ -44,6 +45,15 @@ func (v *volumes) read() (err error) {
 }
 
 func (v *volumes) close() { v.top.Close() }
+
+// writable refuses what would change a file system that is mounted read-only.
+func (v *volumes) writable() error {
+	if v.readOnly {
+		return &Error{Code: "invalid", Message: v.Device + " is mounted read-only: no snapshot on it can be made or deleted",
+			Hint: []string{"findmnt --source " + quote(v.Device), "mount -o remount,rw MOUNT"}}
+	}
+	return nil
+}
 
 // id is the subvolume that has a name now, 0 if none has.
 func (v *volumes) id(name string) uint64 {

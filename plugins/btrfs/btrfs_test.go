@@ -17,7 +17,7 @@ import (
 
 func volume(path, fsid string, id uint64) agent.Volume {
 	name := strings.Trim(path, "/")
-	return agent.Volume{Path: path, Btrfs: true, Root: true, ID: id, UUID: fsid + name, Name: name, FS: "btrfs", FSID: fsid, Free: 1 << 30}
+	return agent.Volume{Path: path, Btrfs: true, Root: true, ID: id, UUID: fsid + name, Name: name, FS: "btrfs", FSID: fsid}
 }
 
 // machine has a root that no boot keeps, and data on two file systems.

@@ -85,12 +85,18 @@ func create(t *testing.T, dir, name string) {
 	t.Helper()
 	f, err := Open(dir)
 	if err == nil {
-		err = Create(f, name)
+		err = createIn(f, name)
 		f.Close()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func createIn(dir *os.File, name string) error {
+	const iocSubvolCreate = 1<<30 | 4096<<16 | magic<<8 | 14 // only tests ever call it
+	var a volArgs
+	return named(iocSubvolCreate, "make subvolume", dir, name, a.Name[:], &a)
 }
 
 // The last subvolume has a nested one: there ROOT_REF sorts behind ROOT_BACKREF,
@@ -148,7 +154,7 @@ func TestTreeOfManySubvolumes(t *testing.T) {
 	defer f.Close()
 	const n = 700 // more than one buffer of items
 	for i := range n {
-		if err := Create(f, fmt.Sprintf("%s-%04d", strings.Repeat("long", 20), i)); err != nil {
+		if err := createIn(f, fmt.Sprintf("%s-%04d", strings.Repeat("long", 20), i)); err != nil {
 			t.Fatal(err)
 		}
 	}

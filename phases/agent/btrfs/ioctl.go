@@ -19,7 +19,6 @@ const (
 	iocTreeSearchV2  = 3<<30 | 112<<16 | magic<<8 | 17
 	iocInoLookup     = 3<<30 | 4096<<16 | magic<<8 | 18
 	iocSnapCreateV2  = 1<<30 | 4096<<16 | magic<<8 | 23
-	iocSubvolCreate  = 1<<30 | 4096<<16 | magic<<8 | 14
 	iocSpaceInfo     = 3<<30 | 16<<16 | magic<<8 | 20
 	iocDevInfo       = 3<<30 | 4096<<16 | magic<<8 | 30
 	iocFSInfo        = 2<<30 | 1024<<16 | magic<<8 | 31

@@ -27,8 +27,9 @@ func (v Volume) Close() error {
 }
 
 // Mount mounts a subvolume by its path below the top level ("": that itself).
-// It asks for no option: those of the first mount hold for the whole file
-// system. It needs Linux 5.2.
+// The options of the first mount hold for the whole file system, also that it is
+// read-only: without "ro" this would make it writable, which its administrator
+// may have ended. With it, one that is writable stays so. It needs Linux 5.2.
 func Mount(device, subvolume string) (Volume, error) {
 	v, err := mount(device, subvolume)
 	if err != nil {
@@ -51,6 +52,9 @@ func mount(device, subvolume string) (v Volume, err error) {
 		if err := unix.FsconfigSetString(fd, set[0], set[1]); err != nil {
 			return v, err
 		}
+	}
+	if err := unix.FsconfigSetFlag(fd, "ro"); err != nil {
+		return v, err
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
 		return v, err

@@ -87,12 +87,6 @@ func snapshot(src, dir *os.File, name string, flags uint64) error {
 	return named(iocSnapCreateV2, "snapshot "+src.Name()+" as", dir, name, a.Name[:], &a)
 }
 
-// Create makes an empty subvolume.
-func Create(dir *os.File, name string) error {
-	var a volArgs
-	return named(iocSubvolCreate, "make subvolume", dir, name, a.Name[:], &a)
-}
-
 // Destroy deletes a subvolume by its name. The kernel protects nothing: not a
 // mounted one, not the root of the running system.
 func Destroy(dir *os.File, name string) error {
