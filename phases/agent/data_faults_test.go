@@ -253,6 +253,19 @@ func TestDeclaredUnitsAreStoppedWhateverTheyHaveOpen(t *testing.T) {
 	}
 }
 
+// What systemd-run had made was gone once it was stopped, and could not be
+// started again.
+func TestATransientUnitIsForAPersonToEnd(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("holder.service", "cd srv/a; exec sleep 1000")
+	s.file("holder.service.properties", "Transient=yes\n")
+	s.take("/srv/a")
+	failed(t, s.restore(false), "holder.service")
+	if len(units.procs("holder.service")) == 0 {
+		t.Error("it was stopped")
+	}
+}
+
 // A bind mount that the snapshot has no folder for went away without a word.
 func TestAMountThatCannotComeBackIsTold(t *testing.T) {
 	s := newStock(t, "a")

@@ -144,8 +144,8 @@ func (a *agent) stoppable(ctx context.Context, users []user) (units []string, ot
 		}
 		ok := filepath.Ext(u.unit) == ".service" && (!essential(u.unit) || strings.HasPrefix(u.unit, "systemd-nspawn@"))
 		if ok {
-			p, err := a.Units.Show(ctx, u.unit, "RefuseManualStop")
-			ok = err == nil && p["RefuseManualStop"] != "yes"
+			p, err := a.Units.Show(ctx, u.unit, "RefuseManualStop", "Transient")
+			ok = err == nil && p["RefuseManualStop"] != "yes" && p["Transient"] != "yes" // which is gone once it has stopped
 		}
 		if ok {
 			units = append(units, u.unit)
