@@ -212,12 +212,15 @@ func TestUnitsThatOnlyTheOtherSystemHasAreNotStarted(t *testing.T) {
 	}
 }
 
-// onceUnits starts nothing but oneshots, which have ended when the start has.
+// onceUnits starts nothing but oneshots, which end at once if nobody waits for it.
 type onceUnits struct{ fakeUnits }
 
 func (o onceUnits) Do(ctx context.Context, verb string, units ...string) error {
-	if verb == "start" {
+	switch verb {
+	case "queue":
 		return nil
+	case "start":
+		return errors.New("it takes hours")
 	}
 	return o.fakeUnits.Do(ctx, verb, units...)
 }

@@ -125,10 +125,13 @@ func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, er
 		return effect{already: err == nil}, err
 	}
 	_ = a.Units.Do(ctx, "reset-failed", idle...) // an error for those that are not loaded
-	startErr := a.Units.Do(ctx, "start", idle...)
+	startErr := a.startAll(ctx, idle)
 	still, err := a.idle(ctx, idle)
 	if startErr == nil {
-		still = slices.DeleteFunc(still, func(u string) bool { return a.endedWell(ctx, u) })
+		still = slices.DeleteFunc(still, func(u string) bool {
+			ends, well := a.ends(ctx, u)
+			return ends && well
+		})
 	}
 	if err == nil && len(still) > 0 {
 		err = fmt.Errorf("not active: %s (%w)", strings.Join(still, ", "), firstOf(startErr, errors.New("started, but ended again")))
@@ -136,11 +139,29 @@ func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, er
 	return effect{message: "started " + strings.Join(idle, ", ")}, err
 }
 
-// endedWell tells whether a unit that was started has done all that it is for:
-// such a one is not active afterwards.
-func (a *agent) endedWell(ctx context.Context, unit string) bool {
-	p, err := a.Units.Show(ctx, unit, "Type", "Result", "ActiveState")
-	return err == nil && p["Type"] == "oneshot" && p["Result"] == "success" && p["ActiveState"] == "inactive"
+// startAll waits until units have started, but not for those that end by
+// themselves: that may take hours.
+func (a *agent) startAll(ctx context.Context, units []string) error {
+	var errs []error
+	var stay []string
+	for _, u := range units {
+		if ends, _ := a.ends(ctx, u); ends {
+			errs = append(errs, a.Units.Do(ctx, "queue", u))
+		} else {
+			stay = append(stay, u)
+		}
+	}
+	if len(stay) > 0 {
+		errs = append(errs, a.Units.Do(ctx, "start", stay...))
+	}
+	return errors.Join(errs...)
+}
+
+// ends tells whether a unit is one that is not active when it has done what it
+// is for, and whether that went well so far.
+func (a *agent) ends(ctx context.Context, unit string) (ends, well bool) {
+	p, err := a.Units.Show(ctx, unit, "Type", "RemainAfterExit", "Result")
+	return err == nil && p["Type"] == "oneshot" && p["RemainAfterExit"] != "yes", p["Result"] == "success"
 }
 
 func firstOf(err, otherwise error) error {

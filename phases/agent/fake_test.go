@@ -189,8 +189,11 @@ func (f fakeUnits) properties(unit string, p map[string]string) {
 }
 
 func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
-	if verb == "reset-failed" {
+	switch verb {
+	case "reset-failed":
 		return nil
+	case "queue":
+		verb = "start"
 	}
 	for _, u := range units {
 		if _, err := os.Stat(f.file(u, ".script")); err == nil {

@@ -12,7 +12,7 @@ type Units interface {
 	// Run starts a transient unit and returns when its program was executed.
 	Run(ctx context.Context, t Transient) error
 	// Do is `systemctl VERB UNIT…` for start, stop and reset-failed; it returns when the job
-	// has ended: the units' own timeouts bound it.
+	// has ended: the units' own timeouts bound it. The verb queue is a start that nobody waits for.
 	Do(ctx context.Context, verb string, units ...string) error
 	// List is every unit that is loaded.
 	List(ctx context.Context) ([]Unit, error)
@@ -50,7 +50,11 @@ func (s systemd) Run(ctx context.Context, t Transient) error {
 }
 
 func (s systemd) Do(ctx context.Context, verb string, units ...string) error {
-	_, err := output(ctx, s.path, append([]string{"systemctl", "--no-ask-password", "--quiet", verb, "--"}, units...)...)
+	args := []string{"systemctl", "--no-ask-password", "--quiet"}
+	if verb == "queue" {
+		args, verb = append(args, "--no-block"), "start"
+	}
+	_, err := output(ctx, s.path, append(append(args, verb, "--"), units...)...)
 	return err
 }
 
