@@ -764,6 +764,16 @@ func TestUnitsThatStartOrReloadAreKeptStill(t *testing.T) {
 	}
 }
 
+// A set refused to be taken where a unit that it pauses crashed again and again,
+// and so the deployment that was to mend that.
+func TestAUnitThatCrashesAgainAndAgainIsNoReasonToRefuseASet(t *testing.T) {
+	s := newStock(t, "a")
+	s.service("app.service", "exec sleep 1000")
+	s.file("app.service.state", "activating")
+	s.file("app.service.properties", "ControlGroup=\n")
+	must(t, s.stillSet(Paused, "app.service", func() {}))
+}
+
 // wiredUnits stops web.service along with db.service, and while app.socket
 // listens app.service always comes again.
 type wiredUnits struct{ fakeUnits }

@@ -87,7 +87,17 @@ func (a *agent) pausable(ctx context.Context, args SnapshotArgs) (list []string,
 	if args.Consistency == Stopped {
 		return a.dependents(ctx, nil, args.Units)
 	}
-	return a.running(ctx, args.Units)
+	return a.working(ctx, args.Units)
+}
+
+// working is the units that have processes to freeze: one that crashed and waits
+// for its next start has none, and is not to keep its own repair from the host.
+func (a *agent) working(ctx context.Context, units []string) ([]string, error) {
+	on, err := a.running(ctx, units)
+	return slices.DeleteFunc(on, func(u string) bool {
+		p, err := a.Units.Show(ctx, u, "ControlGroup")
+		return err == nil && strings.Trim(p["ControlGroup"], "/") == ""
+	}), err
 }
 
 func (a *agent) running(ctx context.Context, units []string) (list []string, err error) {
@@ -189,10 +199,11 @@ func (a *agent) kept(ctx context.Context, p pausing, units []string) error {
 	if a.uptime() >= p.Until {
 		return &Error{Code: "timeout", Message: "the units went on before the set was taken: the time for it was over", Hint: []string{"pause fewer units"}}
 	}
+	look := a.running
 	if p.How == Paused { // those that were frozen still are
-		units = slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(p.Units, u) })
+		look, units = a.working, slices.DeleteFunc(slices.Clone(units), func(u string) bool { return slices.Contains(p.Units, u) })
 	}
-	on, err := a.running(ctx, units)
+	on, err := look(ctx, units)
 	if err == nil && len(on) > 0 {
 		err = &Error{Code: "busy", Message: fmt.Sprintf("the set is not %s: meanwhile something started %s", p.How, strings.Join(on, ", ")),
 			Hint: []string{"systemctl status " + quote(on[0]), "# keep still what starts it, then again"}}
