@@ -14,6 +14,8 @@ type Examined struct {
 	Agent    bool      // this version's agent is on the host already
 	AgentErr error     // it could have been there, but did not answer
 	Findings []Finding // what the steps of the run would trip over
+	Cramped  []Finding // file systems that a run could fill
+	Notes    []string  // what else matters of them
 }
 
 // Examine looks at all lanes side by side.
@@ -37,6 +39,9 @@ func (r *Run) examine(ctx context.Context, x *Examined) {
 		x.Agent, x.AgentErr = x.ask(ctx)
 	}
 	x.Findings = r.Unready(ctx, x.Name)
+	if x.Agent {
+		x.Cramped, x.Notes, _ = r.Room(ctx, x.Lane, nil) // what it cannot see, a run says
+	}
 }
 
 // Unready is what the steps of one host would trip over; "" of the controller.

@@ -70,8 +70,8 @@ func (r *Run) MakePlan(ctx context.Context, log *Log) (*Plan, error) {
 	for _, l := range r.Lanes {
 		h := r.planHost(ctx, l)
 		if h.Diff != nil {
-			cramped, _ := r.Room(ctx, l, &h) // an error: unknown until run
-			found = append(found, cramped...)
+			cramped, notes, _ := r.Room(ctx, l, &h) // an error: unknown until run
+			found, h.Notes = append(found, cramped...), append(h.Notes, notes...)
 		}
 		if p.reboots(l.Name) { // so none will be pending
 			h.Reboot = ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hbohlen/deployer/phases/agent"
 )
@@ -15,13 +16,15 @@ const roomMost = 2 << 30
 
 // Room finds file systems that a run could fill, with the new closure and with
 // what snapshots keep: by what is free of each kind, and not yet of any. What df
-// says tells nothing of metadata. Without an agent on the host it is unknown.
-func (r *Run) Room(ctx context.Context, l *Lane, h *PlanHost) (found []Finding, err error) {
+// says tells nothing of metadata. It notes what else matters of them. Without an
+// agent on the host it is unknown.
+func (r *Run) Room(ctx context.Context, l *Lane, h *PlanHost) (found []Finding, notes []string, err error) {
 	var d agent.Discovery
 	if err := l.peek(ctx, agent.OpDiscover, agent.DiscoverArgs{Paths: r.paths()}, &d); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range d.Filesystems {
+		notes = append(notes, unusual(f)...)
 		var closure uint64
 		store := slices.ContainsFunc(d.Volumes, func(v agent.Volume) bool { return v.Path == "/nix" && v.FSID == f.FSID })
 		if store && h != nil && h.Diff != nil {
@@ -31,7 +34,22 @@ func (r *Run) Room(ctx context.Context, l *Lane, h *PlanHost) (found []Finding, 
 			found = append(found, Finding{Host: l.Name, What: what, Hint: []string{"deployer snapshots prune", "ssh " + l.Conf.Address + " btrfs filesystem usage /nix", "ssh " + l.Conf.Address + " nix-collect-garbage --dry-run"}})
 		}
 	}
-	return found, nil
+	return found, notes, nil
+}
+
+// unusual says what of a file system slows snapshots and restores down, or keeps
+// them from being safe.
+func unusual(f agent.Filesystem) (list []string) {
+	say := func(is bool, text string) {
+		if is {
+			list = append(list, f.Device+" "+text)
+		}
+	}
+	say(f.Missing, "lacks one of its devices: what is written now may be lost with the next")
+	say(f.Operation != "", "is at work ("+f.Operation+"): a snapshot or a restore may wait for it")
+	say(f.Quotas, "has quotas on: writing with snapshots is several times slower, and deleted ones take minutes to be cleaned up")
+	say(len(f.Sending) > 0, "is being sent from or received to ("+strings.Join(f.Sending, ", ")+"): the snapshots in use by that stay")
+	return list
 }
 
 // lacking says of what a file system has too little, beside what is to come.

@@ -97,7 +97,7 @@ func (transfer) Skip(_ context.Context, env *phases.Env) (string, error) { retur
 
 func (transfer) Do(ctx context.Context, env *phases.Env) error {
 	to := env.Lane.To.Out
-	found, err := env.Room(ctx, env.Lane, env.Plan.Host(env.Lane.Name))
+	found, _, err := env.Room(ctx, env.Lane, env.Plan.Host(env.Lane.Name))
 	if err = errors.Join(err, phases.Refuse(found)); err != nil {
 		return err
 	}

@@ -281,7 +281,7 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 		})
 		env := m.Env()
 		env.Run.Plan = &phases.Plan{Hosts: []phases.PlanHost{{Name: "h1", Diff: &nix.Diff{Missing: 4 * gib}}}}
-		found, err := env.Room(t.Context(), env.Lane, &env.Plan.Hosts[0])
+		found, _, err := env.Room(t.Context(), env.Lane, &env.Plan.Hosts[0])
 		err = errors.Join(err, phases.Refuse(found))
 		if c.want != "" { // a copy would be an unexpected command
 			err = transfer{on}.Do(t.Context(), env)
@@ -289,6 +289,20 @@ func TestNoRunWhereBtrfsHasNoRoom(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want || phases.AsFailure(err).Exit != phases.ExitPrecondition) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+func TestRoomNotesWhatIsUnusual(t *testing.T) {
+	m := phasetest.Make(t, "h1")
+	m.Handle(agent.OpDiscover, func(json.RawMessage) (any, error) {
+		return agent.Discovery{Filesystems: []agent.Filesystem{
+			{Device: "/dev/sda", Missing: true, Operation: "balance"}, {Device: "/dev/sdb", Quotas: true, Sending: []string{"btrbk (12)"}}, {Device: "/dev/sdc"}}}, nil
+	})
+	env := m.Env()
+	_, notes, err := env.Room(t.Context(), env.Lane, nil)
+	if all := strings.Join(notes, "\n"); err != nil || len(notes) != 4 || !strings.Contains(all, "/dev/sda lacks") || !strings.Contains(all, "balance") ||
+		!strings.Contains(all, "/dev/sdb has quotas") || !strings.Contains(all, "btrbk (12)") {
+		t.Error(notes, err)
 	}
 }
 

@@ -111,7 +111,7 @@ func checkup(x phases.Examined) []view.Checked {
 	user, _ := x.Host.Login()
 	c.ok("login", user+", by a host key that is known")
 	for _, look := range []func(*checks, phases.Examined){
-		switching, agentThere, stateDir, module, others, space, leftovers,
+		switching, agentThere, stateDir, module, others, space, volumes, leftovers,
 	} {
 		look(c, x)
 	}
@@ -204,6 +204,14 @@ func space(c *checks, x phases.Examined) {
 		case s.Path == "/boot" || s.Path == "/nix":
 			c.ok("space", text)
 		}
+	}
+}
+
+// volumes is what only the agent sees of the file systems.
+func volumes(c *checks, x phases.Examined) {
+	c.findings("space", x.Cramped)
+	for _, note := range x.Notes {
+		c.warn("btrfs", note)
 	}
 }
 

@@ -236,7 +236,7 @@ func (a *app) showUndo(ctx context.Context, r *phases.Run, o *rollbackOptions) {
 	var rows []view.Undo
 	for _, l := range slices.Backward(r.Lanes) {
 		row := view.Undo{Host: l.Name, Now: l.Seen, Before: l.Recipe.Before, Operations: l.Recipe.Operations, Data: dataOf(ctx, l, o)}
-		room, _ := r.Room(ctx, l, nil) // it is tried without, too: there is a ballast for it
+		room, _, _ := r.Room(ctx, l, nil) // it is tried without, too: there is a ballast for it
 		for _, f := range room {
 			row.Room = append(row.Room, f.What)
 		}
