@@ -274,6 +274,9 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 	l, human := r.Lanes[0], view.NewHuman(a.Streams, zone(r.Project))
 	defer human.Close()
 	human.Pause()
+	if err := together(l.Name, to); err != nil {
+		return err
+	}
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Seen); err != nil {
 		return phases.At(l.Name, err)
 	}
@@ -294,6 +297,21 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 	l.GoBackTo(to)
 	r.Runbook.Name = "snapshots restore"
 	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)
+}
+
+// together refuses what no host could put back: a run that begins is to be able to end.
+func together(host string, to []agent.Snapshot) error {
+	for i, s := range to {
+		name := s.UUID[:min(len(s.UUID), 8)]
+		if s.Origin == "" {
+			return usage(fmt.Errorf("%s cannot be restored as a whole: %s has no subvolume with a name that it was taken of", name, host),
+				"deployer snapshots restore "+host+" "+name+" --file PATH --to PATH   # a part of it", "deployer snapshots list --all --host "+host)
+		}
+		if slices.ContainsFunc(to[:i], func(o agent.Snapshot) bool { return o.FSID == s.FSID && o.Origin == s.Origin }) {
+			return usage(fmt.Errorf("/%s on %s is to be restored twice: of its snapshots, name one", strings.Trim(s.Origin, "/"), host), "deployer snapshots list --all --host "+host)
+		}
+	}
+	return nil
 }
 
 func (a *app) prune(ctx context.Context, r *phases.Run, o *snapshotsOptions) error {
