@@ -132,6 +132,15 @@ func (l *Lane) GoBackTo(to []agent.Snapshot) {
 	l.choose(agent.WayBack(to))
 }
 
+// again is the command that restores the lane's data.
+func (l *Lane) again() string {
+	cmd := "deployer snapshots restore " + l.Name
+	for _, s := range l.Recipe.Snapshots {
+		cmd += " " + s.UUID[:min(len(s.UUID), 8)]
+	}
+	return cmd
+}
+
 // Stocked refuses a rollback whose snapshots are not there any more, before it
 // changes anything.
 func (l *Lane) Stocked(ctx context.Context) error {

@@ -111,6 +111,12 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 			return r.unreachable(l, err)
 		}
 	}
+	if why := intact(receipt); why != nil && r.Run.DataOnly() && l.verify(ctx) == nil {
+		r.undo(l, state.UndoFailed, "", why, time.Since(start))
+		r.close(ctx, l, state.Untouched)
+		l.refused = why
+		return nil
+	}
 	if err != nil {
 		r.undo(l, state.UndoFailed, "", err, time.Since(start))
 		r.close(ctx, l, state.Stuck)
@@ -119,6 +125,19 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
 	return nil
+}
+
+// intact is why a restore of data could not be, where it has changed nothing.
+func intact(r agent.Receipt) (why error) {
+	for _, out := range r.Result {
+		switch {
+		case out.Intact:
+			why = errors.New(out.Message)
+		case out.State != "already":
+			return nil
+		}
+	}
+	return why
 }
 
 // decided records who decided on the host to go back: by now somebody has.
@@ -172,9 +191,15 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.save(ctx, o)
 		}
 	}
-	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack || o.Status == state.ByHost {
+	o.Status, o.Exit = judge(r.Run.Lanes, false)
+	switch l := r.Run.Lanes[0]; { // a restore of data has no other
+	case l.refused != nil:
+		o.Status, o.Exit = state.Failed, ExitFailed
+		o.Failure = &Failure{Exit: o.Exit, Host: l.Name, Err: l.refused, Safe: "nothing was changed on any host",
+			Hint: []string{l.again() + "   # once that is mended"}}
+	case o.Status == state.RolledBack || o.Status == state.ByHost:
 		o.Exit = ExitOK
-	} else {
+	default:
 		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored: %s", strings.Join(notRestored(r.Run.Lanes), ", "))}
 	}
 	return r.finish(ctx, o)
