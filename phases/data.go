@@ -132,11 +132,11 @@ func (l *Lane) GoBackTo(to []agent.Snapshot) {
 	l.choose(agent.WayBack(to))
 }
 
-// again is the command that restores the lane's data.
-func (l *Lane) again() string {
-	cmd := "deployer snapshots restore " + l.Name
-	for _, s := range l.Recipe.Snapshots {
-		cmd += " " + s.UUID[:min(len(s.UUID), 8)]
+// RestoreCommand is what a person types to restore snapshots of a host.
+func RestoreCommand(host string, uuids []string) string {
+	cmd := "deployer snapshots restore " + host
+	for _, uuid := range uuids {
+		cmd += " " + uuid[:min(len(uuid), 8)] // as they are listed
 	}
 	return cmd
 }

@@ -183,7 +183,21 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.refused(ctx, o, l, err)
 		}
 	}
-	ctx = context.WithoutCancel(ctx)
+	return r.restoreAll(context.WithoutCancel(ctx), o)
+}
+
+// RestoreAgain goes on with a restore of data that another process left. Its
+// lane must be seized before.
+func (r *Runner) RestoreAgain(ctx context.Context) *Outcome {
+	r.join(ctx)
+	if !r.Run.Lanes[0].Changed() {
+		return r.back(ctx, &Failure{Exit: ExitFailed, Err: errors.New("it was cut off before it began: what it was to restore is not known")})
+	}
+	r.state(state.Restoring)
+	return r.restoreAll(ctx, newOutcome())
+}
+
+func (r *Runner) restoreAll(ctx context.Context, o *Outcome) *Outcome {
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 		if r.fenced != nil {
@@ -196,13 +210,20 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 	case l.refused != nil:
 		o.Status, o.Exit = state.Failed, ExitFailed
 		o.Failure = &Failure{Exit: o.Exit, Host: l.Name, Err: l.refused, Safe: "nothing was changed on any host",
-			Hint: []string{l.again() + "   # once that is mended"}}
+			Hint: []string{RestoreCommand(l.Name, uuids(l.Recipe.Snapshots)) + "   # once that is mended"}}
 	case o.Status == state.RolledBack || o.Status == state.ByHost:
 		o.Exit = ExitOK
 	default:
 		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored: %s", strings.Join(notRestored(r.Run.Lanes), ", "))}
 	}
 	return r.finish(ctx, o)
+}
+
+func uuids(list []agent.Snapshot) (all []string) {
+	for _, s := range list {
+		all = append(all, s.UUID)
+	}
+	return all
 }
 
 // notRestored names the lanes that a rollback did not bring back.

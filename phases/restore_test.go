@@ -512,3 +512,27 @@ func TestRestoreOfDataThatChangedNothingIsNotStuck(t *testing.T) {
 		})
 	}
 }
+
+// Resuming a restore of data made a second run, which said that it undid the first.
+func TestRestoreOfDataGoesOnInItsOwnRun(t *testing.T) {
+	for want, put := range map[string]bool{"lock ~restore-data ~start-stopped = 0 h1:restored": true, "lock = 1 h1:untouched": false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := rollback(t, "h1")
+			l, m := r.run.Lanes[0], r.machines["h1"]
+			r.run.Undoes, l.Recipe = "", agent.Recipe{}
+			m.With(func(w *phasetest.World) {
+				w.Facts, w.Recipe = l.Before, agent.Recipe{}
+				if put {
+					w.Recipe = agent.Recipe{Run: "r2", Before: l.Before, Operations: agent.WayBack([]agent.Snapshot{{UUID: "0123456789", Source: "/data"}})}
+				}
+			})
+			if err := r.run.Seize(r.ctx, r.runner.Log, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			o := r.runner.RestoreAgain(r.ctx)
+			if got := r.told(o); got != want || (o.Exit == 0) != (o.Failure == nil) {
+				t.Errorf("got %s, want %s: %v", got, want, o.Failure)
+			}
+		})
+	}
+}

@@ -199,6 +199,11 @@ func outcomes(s *Streams) {
 	undone := e
 	undone.Undoes = undoID
 	end(&phases.Outcome{Exit: phases.ExitOK, Status: state.RolledBack, Lanes: lanes(state.Restored, state.Restored), Systems: systems(oldSystem)}, undone)
+	data := e
+	data.DataOnly, data.Undo = true, "deployer snapshots restore production 77dd1be0"
+	one := map[string]state.Status{"production": state.Restored}
+	end(&phases.Outcome{Exit: phases.ExitOK, Status: state.RolledBack, Lanes: one, Systems: systems(oldSystem)}, data)
+	end(&phases.Outcome{Exit: phases.ExitStuck, Status: state.Stuck, Failure: failed(30), Lanes: map[string]state.Status{"production": state.Stuck}}, data)
 	for _, exit := range []int{phases.ExitFailed, phases.ExitWaiting, phases.ExitRefused, phases.ExitUsage, phases.ExitPrecondition} {
 		end(&phases.Outcome{Exit: exit, Status: state.Failed, Failure: failed(exit, "deployer plan production"), Lanes: lanes(state.Untouched, state.Untouched), Systems: systems(oldSystem)}, e)
 	}

@@ -58,7 +58,11 @@ func (s *Streams) runStatus(b *strings.Builder, lead string, r Row, zone *time.L
 		b.WriteString(s.wrap("          ", "waits: "+Clean(r.Waits)))
 	}
 	if (r.Now == state.Interrupted || r.Now == state.Waiting) && r.Undone == "" {
-		fmt.Fprintf(b, "          go on: deployer resume %[1]s; go back: deployer abort %[1]s\n", r.ID)
+		fmt.Fprintf(b, "          go on: deployer resume %s", r.ID)
+		if !r.DataOnly() {
+			fmt.Fprintf(b, "; go back: deployer abort %s", r.ID)
+		}
+		b.WriteString("\n")
 	}
 	if r.Damage != "" {
 		b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
