@@ -217,7 +217,7 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 	list := []view.Data{}
 	for _, snap := range to {
 		d := previewOf(ctx, l, snap, true)
-		d.Do = phases.Restore
+		d.Do, d.Reboot = phases.Restore, rebootFor(l, snap)
 		list = append(list, d)
 	}
 	if a.json {
@@ -226,6 +226,15 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 	}
 	s.Back(l.Name, list)
 	return nil
+}
+
+// rebootFor is the system that a lane is rebooted into for a snapshot, "" where
+// it is not: a comparison restores nothing.
+func rebootFor(l *phases.Lane, s agent.Snapshot) string {
+	if s.Source == "/" && l.GoesBack(s) {
+		return l.Recipe.Before.Boot.System
+	}
+	return ""
 }
 
 // restoreFile is no run: what is in the way is kept, and nothing is to be undone.
@@ -280,6 +289,7 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Seen); err != nil {
 		return phases.At(l.Name, err)
 	}
+	l.GoBackTo(to)
 	if o.dryRun || !o.yes {
 		s := a.Streams
 		if !o.dryRun {
@@ -294,7 +304,6 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 		return err
 	}
 	a.sig.begin(&asRollback)
-	l.GoBackTo(to)
 	r.Runbook.Name = "snapshots restore"
 	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)
 }

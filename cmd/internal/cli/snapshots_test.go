@@ -5,6 +5,7 @@ import (
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/runbooks"
 )
 
 // What no host could put back made a run that could not end, and blocked the host.
@@ -26,5 +27,19 @@ func TestRestoreOfTheSameTwiceOrOfNothingIsRefused(t *testing.T) {
 		if f := phases.AsFailure(err); (err == nil) != (c.exit == 0) || err != nil && (f.Exit != c.exit || len(f.Hint) == 0) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A restore of / rebooted the host, and nobody had been told.
+func TestPreviewOfARootSaysThatTheHostIsRebooted(t *testing.T) {
+	root, data := agent.Snapshot{UUID: "1", Source: "/"}, agent.Snapshot{UUID: "2", Source: "/data"}
+	l := phases.NewLane(&runbooks.Host{Name: "one"}, nil)
+	l.Seen.Boot.System = "/old"
+	if got := rebootFor(l, root); got != "" {
+		t.Errorf("a comparison reboots into %q", got)
+	}
+	l.GoBackTo([]agent.Snapshot{root, data})
+	if into, not := rebootFor(l, root), rebootFor(l, data); into != "/old" || not != "" || !l.Reboots() {
+		t.Errorf("reboot into %q, %q", into, not)
 	}
 }

@@ -292,6 +292,9 @@ func stock(s *Streams) {
 	back.Replaced, back.Run = true, undoID
 	s.Snapshots([]SnapshotsOf{{"production", []agent.Snapshot{own, back, other}}, {"staging", nil}}, time.UTC)
 	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Pinned: 3 << 20, Counts: [4]int{0, 0, 1, 0}}}})
+	root := own
+	root.Source = "/"
+	s.Back("production", []Data{{Snapshot: root, Do: "restore", Reboot: newSystem, Problem: "the agent is gone"}})
 	s.Prune([]Pruned{{"production", []phases.Kept{{Snapshot: own, Why: "6 good runs are newer", State: "later"}, {Snapshot: back, Keep: true, Why: "3 days old, of 30"}, {Snapshot: other, Why: "it is mounted at /mnt", State: "refused"}}}, {"staging", nil}})
 	s.Prune([]Pruned{{"staging", nil}})
 }
