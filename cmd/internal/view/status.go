@@ -97,6 +97,6 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 		note("locked by run %s (%s) since %s", f.Holder.Run, f.Holder.Owner, f.Holder.Since.Format(time.RFC3339))
 	}
 	if f.OpenRun != "" {
-		note("left unfinished: deployer resume %[1]s, or deployer abort %[1]s", f.OpenRun)
+		note("left unfinished: deployer resume %[1]s, or deployer abort %[1]s; if that is over, and was being undone: deployer rollback %[1]s", f.OpenRun)
 	}
 }
