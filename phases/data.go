@@ -140,6 +140,15 @@ func (l *Lane) GoBackTo(to []agent.Snapshot, declared *runbooks.Snapshots) {
 	l.choose(agent.WayBack(to))
 }
 
+// RestoreCommand is what a person types to restore snapshots of a host.
+func RestoreCommand(host string, uuids []string) string {
+	cmd := "deployer snapshots restore " + host
+	for _, uuid := range uuids {
+		cmd += " " + uuid[:min(len(uuid), 8)] // as they are listed
+	}
+	return cmd
+}
+
 // Stocked refuses a rollback whose snapshots are not there any more, before it
 // changes anything.
 func (l *Lane) Stocked(ctx context.Context) error {

@@ -54,7 +54,7 @@ func TestExamineAsksTheAgentThatIsThere(t *testing.T) {
 		if x.Err != nil || x.AgentErr != nil || !x.Agent || x.Seen.OpenRun != "r0" || x.Seen.Holder == nil || x.Seen.User != "root" {
 			t.Errorf("%+v", x)
 		}
-		if asked := m.World().Asked; !slices.Equal(asked, []string{agent.OpFacts}) {
+		if asked := m.World().Asked; !slices.Equal(asked, []string{agent.OpFacts, agent.OpDiscover}) {
 			t.Errorf("asked for %v", asked)
 		}
 	})

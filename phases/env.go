@@ -67,6 +67,10 @@ type Run struct {
 	log *Log
 }
 
+// DataOnly tells whether a run is a restore of data and nothing else: it undoes
+// no run, and its recipe is what it is to do.
+func (r *Run) DataOnly() bool { return r.Type == "rollback" && r.Undoes == "" }
+
 // LaneOf finds a lane by its host's name, nil where there is none.
 func (r *Run) LaneOf(name string) *Lane {
 	for _, l := range r.Lanes {

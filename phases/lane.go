@@ -51,6 +51,7 @@ type Lane struct {
 	rejected, why string   // the system that failed here
 	chosen        bool     // its recipe is not yet the one on the host
 	became        []string // what became of its data
+	refused       error    // why its data could not go back, and stayed as it was
 }
 
 // Changed tells whether the lane has anything to restore.

@@ -77,7 +77,7 @@ func (r *Run) free(ctx context.Context, l *Lane) error {
 	if now.OpenRun == "" {
 		return nil
 	}
-	hint := []string{"deployer resume " + now.OpenRun, "deployer abort " + now.OpenRun}
+	hint := agent.WaysOut(now.OpenRun)
 	if r.Past != nil {
 		switch was := r.Past(now.OpenRun, l.Name); was {
 		case state.Committed:

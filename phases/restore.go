@@ -111,6 +111,12 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 			return r.unreachable(l, err)
 		}
 	}
+	if why := intact(receipt); why != nil && r.Run.DataOnly() && l.verify(ctx) == nil {
+		r.undo(l, state.UndoFailed, "", why, time.Since(start))
+		r.close(ctx, l, state.Untouched)
+		l.refused = why
+		return nil
+	}
 	if err != nil {
 		r.undo(l, state.UndoFailed, "", err, time.Since(start))
 		r.close(ctx, l, state.Stuck)
@@ -119,6 +125,19 @@ func (r *Runner) restore(ctx context.Context, l *Lane) (remains []string) {
 	r.undo(l, state.UndoDone, "verified: "+describe(l.Before), nil, time.Since(start))
 	r.close(ctx, l, state.Restored)
 	return nil
+}
+
+// intact is why a restore of data could not be, where it has changed nothing.
+func intact(r agent.Receipt) (why error) {
+	for _, out := range r.Result {
+		switch {
+		case out.Intact:
+			why = errors.New(out.Message)
+		case out.State != "already":
+			return nil
+		}
+	}
+	return why
 }
 
 // decided records who decided on the host to go back: by now somebody has.
@@ -164,7 +183,21 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.refused(ctx, o, l, err)
 		}
 	}
-	ctx = context.WithoutCancel(ctx)
+	return r.restoreAll(context.WithoutCancel(ctx), o)
+}
+
+// RestoreAgain goes on with a restore of data that another process left. Its
+// lane must be seized before.
+func (r *Runner) RestoreAgain(ctx context.Context) *Outcome {
+	r.join(ctx)
+	if !r.Run.Lanes[0].Changed() {
+		return r.back(ctx, &Failure{Exit: ExitFailed, Err: errors.New("it was cut off before it began: what it was to restore is not known")})
+	}
+	r.state(state.Restoring)
+	return r.restoreAll(ctx, newOutcome())
+}
+
+func (r *Runner) restoreAll(ctx context.Context, o *Outcome) *Outcome {
 	for _, l := range slices.Backward(r.Run.Lanes) {
 		o.Remains = append(o.Remains, r.restore(ctx, l)...)
 		if r.fenced != nil {
@@ -172,12 +205,25 @@ func (r *Runner) Restore(ctx context.Context) *Outcome {
 			return r.save(ctx, o)
 		}
 	}
-	if o.Status, o.Exit = judge(r.Run.Lanes, false); o.Status == state.RolledBack || o.Status == state.ByHost {
+	o.Status, o.Exit = judge(r.Run.Lanes, false)
+	switch l := r.Run.Lanes[0]; { // a restore of data has no other
+	case l.refused != nil:
+		o.Status, o.Exit = state.Failed, ExitFailed
+		o.Failure = &Failure{Exit: o.Exit, Host: l.Name, Err: l.refused, Safe: "nothing was changed on any host",
+			Hint: []string{RestoreCommand(l.Name, uuids(l.Recipe.Snapshots)) + "   # once that is mended"}}
+	case o.Status == state.RolledBack || o.Status == state.ByHost:
 		o.Exit = ExitOK
-	} else {
+	default:
 		o.Failure = &Failure{Exit: o.Exit, Err: fmt.Errorf("not every host could be restored: %s", strings.Join(notRestored(r.Run.Lanes), ", "))}
 	}
 	return r.finish(ctx, o)
+}
+
+func uuids(list []agent.Snapshot) (all []string) {
+	for _, s := range list {
+		all = append(all, s.UUID)
+	}
+	return all
 }
 
 // notRestored names the lanes that a rollback did not bring back.

@@ -480,3 +480,59 @@ func TestRefuse(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// A restore of data that changed nothing left its host stuck, and blocked.
+func TestRestoreOfDataThatChangedNothingIsNotStuck(t *testing.T) {
+	busy := agent.Outcome{State: "failed", Intact: true, Message: "process 7 uses it"}
+	for _, tt := range []struct {
+		want    string
+		results []agent.Outcome
+	}{
+		{"lock = 1 h1:untouched", []agent.Outcome{busy, {State: "already"}}},
+		{"lock = 30 h1:stuck", []agent.Outcome{{State: "failed", Message: "and it could not be taken back"}, {State: "already"}}},
+		{"lock = 30 h1:stuck", []agent.Outcome{busy, {State: "done"}}},
+		{"lock = 30 h1:stuck", nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := rollback(t, "h1")
+			l, m := r.run.Lanes[0], r.machines["h1"]
+			r.run.Undoes, l.Seen = "", l.Before
+			m.With(func(w *phasetest.World) { w.Facts = l.Before })
+			l.GoBackTo([]agent.Snapshot{{UUID: "0123456789", Source: "/data"}}, nil)
+			m.Handle(agent.OpRestore, func(json.RawMessage) (any, error) {
+				return agent.Receipt{State: "ended", Code: 1, Result: tt.results}, nil
+			})
+			got, o := r.restore()
+			if got != tt.want || m.World().Closed != string(o.Lanes["h1"]) {
+				t.Errorf("got %s, want %s; closed as %s", got, tt.want, m.World().Closed)
+			}
+			if again := "deployer snapshots restore h1 01234567"; o.Exit == 1 && (o.Failure.Err.Error() != busy.Message || !strings.HasPrefix(o.Failure.Hint[0], again)) {
+				t.Errorf("%+v", o.Failure)
+			}
+		})
+	}
+}
+
+// Resuming a restore of data made a second run, which said that it undid the first.
+func TestRestoreOfDataGoesOnInItsOwnRun(t *testing.T) {
+	for want, put := range map[string]bool{"lock ~restore-data ~start-stopped = 0 h1:restored": true, "lock = 1 h1:untouched": false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := rollback(t, "h1")
+			l, m := r.run.Lanes[0], r.machines["h1"]
+			r.run.Undoes, l.Recipe = "", agent.Recipe{}
+			m.With(func(w *phasetest.World) {
+				w.Facts, w.Recipe = l.Before, agent.Recipe{}
+				if put {
+					w.Recipe = agent.Recipe{Run: "r2", Before: l.Before, Operations: agent.WayBack([]agent.Snapshot{{UUID: "0123456789", Source: "/data"}})}
+				}
+			})
+			if err := r.run.Seize(r.ctx, r.runner.Log, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			o := r.runner.RestoreAgain(r.ctx)
+			if got := r.told(o); got != want || (o.Exit == 0) != (o.Failure == nil) {
+				t.Errorf("got %s, want %s: %v", got, want, o.Failure)
+			}
+		})
+	}
+}

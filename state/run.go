@@ -40,6 +40,10 @@ type Run struct {
 	index map[[2]string]place // of the steps, by host and key
 }
 
+// DataOnly tells whether the run is a restore of data and nothing else: it undoes
+// no run.
+func (r *Run) DataOnly() bool { return r.Type == "rollback" && r.Undoes == "" }
+
 // PhaseState is what is known of a phase.
 type PhaseState struct {
 	Name    string      `json:"name"`

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/hbohlen/deployer/cmd/internal/view"
@@ -46,7 +47,8 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.production.Enter(t, "printf '[Unit]\\nStartLimitIntervalSec=1h\\nStartLimitBurst=1\\n[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service"+
 		" && systemctl add-wants --runtime multi-user.target user-of-it && systemctl start user-of-it") // at its start limit, and not forgotten
 	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it")
-	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7"), "verified", "is kept as")
+	done := s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7")
+	s.says(done, "verified", "is kept as")
 	before()
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "", "/persist/kept": "new"})
 	s.serves(s.production, "2.0")
@@ -61,8 +63,21 @@ func TestLabSnapshotsRestore(t *testing.T) {
 		t.Fatalf("%+v", all)
 	}
 	s.says(s.want(0, "snapshots", "diff", "production", replaced.Path), "comes back", at+"/later")
-	s.want(0, "snapshots", "restore", "production", replaced.Path, "--yes") // the restore is undone
+	undo, _, _ := strings.Cut(s.hint(done, "deployer snapshots restore production "+replaced.UUID[:8]), "#")
+	s.says(s.want(5, "rollback", "--yes", s.latest().id), undo)
+	s.shell(0, undo+" --yes") // the restore is undone
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
+
+	s.want(10, "snapshots", "restore", "production", snap.Path, replaced.Path, "--dry-run")
+	s.want(10, "snapshots", "restore", "production", snap.Path, replaced.Path, "--yes")
+	kept := len(s.runs())
+
+	// What holds the subvolume is in the way: nothing is touched, and the host is not stuck.
+	s.production.Enter(t, "cd "+at+"; systemd-run -q --scope --slice=user sleep 300 >/dev/null 2>&1 & echo $! > /run/holder")
+	s.says(s.want(1, "snapshots", "restore", "production", snap.Path, "--yes"), "process", "nothing was changed", "deployer snapshots restore production "+snap.UUID[:8])
+	s.equal("runs", len(s.runs()), kept+1)
+	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
+	s.production.Enter(t, "kill $(cat /run/holder)")
 
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine")
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes", "--reason", "OPS-7")

@@ -110,8 +110,8 @@ func untouched(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// writeRun writes a run of the project in this folder, as `good`, `failed` or
-// `interrupted`, or only its folder, `unbegun`; its id is in $RUN.
+// writeRun writes a run of the project in this folder, as `good`, `failed`,
+// `interrupted`, `restoring` or `restored`, or only its folder, `unbegun`; its id is in $RUN.
 func writeRun(ts *testscript.TestScript, _ bool, args []string) {
 	old := os.Getenv("XDG_STATE_HOME")
 	defer os.Setenv("XDG_STATE_HOME", old)
@@ -155,6 +155,16 @@ func story(kind string) []state.Record {
 	}
 	end := `{"outcome":%q,"exit":%d,"lanes":{"production":%q},"systems":{"production":"/nix/store/q7pxk3yqvmsz2adwlgcn0rfhb1i6j485-nixos-system-web-25.11"}}`
 	switch kind {
+	case "restoring", "restored": // of data
+		undo := "undo/1-restore-data@production"
+		recs = []state.Record{
+			rec(state.RunCreated, "", "", "", 0, `{"type":"rollback","runbook":"snapshots restore","hosts":["production"],"by":"anna@laptop","version":"test"}`),
+			rec(state.UndoIntent, undo, "production", "", 0, ""),
+		}
+		if kind == "restored" {
+			recs = append(recs, rec(state.UndoDone, undo, "production", "", 1, `{"op":{"op":"restore-data"},"state":"done","kept":["77dd1be0-c3f1-4242-8a8b-000000000001"]}`),
+				rec(state.RunFinished, "", "", "", 0, fmt.Sprintf(end, "rolled-back", 0, "restored")))
+		}
 	case "good":
 		recs = append(recs, rec(state.RunFinished, "", "", "", 0, fmt.Sprintf(end, "succeeded", 0, "committed")))
 	case "failed":

@@ -38,7 +38,7 @@ func (lock) Requires(ctx context.Context, env *phases.Env) []phases.Finding {
 		add("there is no launcher at "+agent.LauncherPath, phases.ByRoot(f.User, to)...)
 	}
 	if f.OpenRun != "" && !settled(env, f.OpenRun) {
-		add("run "+f.OpenRun+" was never finished on this host", "deployer resume "+f.OpenRun, "deployer abort "+f.OpenRun)
+		add("run "+f.OpenRun+" was never finished on this host", agent.WaysOut(f.OpenRun)...)
 	}
 	if f.SwitchLocked {
 		add("another switch-to-configuration is running", "ssh "+to+" fuser -v /run/nixos/switch-to-configuration.lock")

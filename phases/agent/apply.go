@@ -104,5 +104,29 @@ func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 			out.Hint = append(slices.Clone(said.Hint), out.Hint...)
 		}
 	}
+	if op.Op == DoData && op.Data != nil {
+		a.became(run, *op.Data, &out)
+	}
 	return out
+}
+
+// became says of a restore-data what it has replaced, or whether it left things
+// as they were: from what is on the disk of it.
+func (a *agent) became(run string, d Data, out *Outcome) {
+	s, err := a.store(false)
+	if err != nil {
+		return
+	}
+	file := dataFile(run, d)
+	r := load[restoration](s, file)
+	switch {
+	case out.State == opFailed:
+		out.Intact = r != nil && r.State == dataUndone || !s.exists(file)
+	case r != nil:
+		for _, m := range r.Members {
+			if m.Live != 0 {
+				out.Kept = append(out.Kept, m.Kept)
+			}
+		}
+	}
 }

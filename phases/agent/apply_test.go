@@ -257,3 +257,13 @@ func TestPinsAreRootsUntilTheLaneCloses(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot without an origin would have had the top level moved by hand.
+func TestHintWithoutAnOriginMovesNothing(t *testing.T) {
+	for itself, snap := range map[bool]Snapshot{false: {Name: "copies/a"}, true: {Name: "copies/a", ParentUUID: "u"}} {
+		hint := strings.Join(dataHint(&Data{Itself: itself, Snapshots: []Snapshot{snap}}), "\n")
+		if strings.Contains(hint, "mv ") || strings.Contains(hint, "mount -o") || !strings.Contains(hint, "copies/a") {
+			t.Error(hint)
+		}
+	}
+}

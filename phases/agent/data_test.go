@@ -90,8 +90,8 @@ func (s *stock) done(o Outcome) {
 
 func (s *stock) refused(o Outcome, want string) {
 	s.t.Helper()
-	if o.State != opFailed || !strings.Contains(o.Message, want) || strings.Contains(o.Message, "taken back") {
-		s.t.Errorf("%s: %q, want %q", o.State, o.Message, want)
+	if o.State != opFailed || !strings.Contains(o.Message, want) || strings.Contains(o.Message, "taken back") || !o.Intact {
+		s.t.Errorf("%s: %q, want %q, and all as it was: %v", o.State, o.Message, want, o.Intact)
 	}
 }
 
@@ -158,11 +158,12 @@ func TestRestoreExchangesAMountedSubvolume(t *testing.T) {
 		t.Errorf("mounted as %+v, was %+v", after, before)
 	}
 	s.file("srv/a/f", "written") // the snapshot itself is never put in place
-	if s.restore(false).State != opAlready || s.read("srv/a/f") != "written" {
+	again := s.restore(false)
+	if again.State != opAlready || s.read("srv/a/f") != "written" {
 		t.Error("done again, it took what was written since")
 	}
 	kept := s.kept()
-	if len(kept) != 2 || kept[0].Origin != "a" || s.read(strings.TrimPrefix(kept[0].Path, s.dir)+"/f") != "new" {
+	if len(kept) != 2 || !slices.Equal(again.Kept, []string{kept[0].UUID, kept[1].UUID}) || kept[0].Origin != "a" || s.read(strings.TrimPrefix(kept[0].Path, s.dir)+"/f") != "new" {
 		t.Fatalf("%+v", kept)
 	}
 	if taken := s.set.Snapshots[0].Created; !kept[0].Created.After(taken) { // else retention would take it for old
@@ -382,7 +383,7 @@ func TestCopyThatSomebodyUsesIsKept(t *testing.T) {
 					must(t, c.Start())
 				}
 			}
-			if o := s.restore(false); o.State != opFailed || !strings.Contains(o.Message, want) {
+			if o := s.restore(false); o.State != opFailed || !strings.Contains(o.Message, want) || o.Intact != strings.Contains(want, "is kept") {
 				t.Errorf("%+v", o)
 			}
 			must(t, os.WriteFile(fmt.Sprintf("/proc/%d/cwd/w", c.Process.Pid), nil, 0o600))

@@ -67,7 +67,9 @@ func (a *agent) admit(s *store, op operation, req Request) error {
 		if h.Run == "" && h.Epoch != 0 {
 			return &Error{Code: Restoring, Message: "the lane was closed on this host: its guard went back"}
 		}
-		if d := decisionOf(s, h.Run, roundOf(s, h.Run)); h.Run != "" && d != nil && d.Decision == Restoring {
+		c := closingOf(s, h.Run)
+		anew := req.Op == OpRecipePut && c != nil && c.Outcome == "stuck" // a person chooses another way back: nobody is on one
+		if d := decisionOf(s, h.Run, roundOf(s, h.Run)); h.Run != "" && d != nil && d.Decision == Restoring && !anew {
 			return &Error{Code: Restoring, Message: fmt.Sprintf("run %s is being undone on this host: decided by the %s", h.Run, d.By)}
 		}
 	}
@@ -147,9 +149,15 @@ func (a *agent) lockable(s *store, was Holder, args LockArgs) error {
 		return fenced(was)
 	case open != "" && !args.Force: // its recipe is still the way back: it has to be closed first
 		return &Error{Code: "open-run", Message: "run " + open + " changed this host and was never finished",
-			Hint: []string{"deployer resume " + open, "deployer abort " + open}}
+			Hint: WaysOut(open)}
 	}
 	return nil
+}
+
+// WaysOut is what a person types about a run that was left open on a host. Of a
+// rollback that was, the host only knows the run that it was to undo.
+func WaysOut(run string) []string {
+	return []string{"deployer resume " + run, "deployer abort " + run, "deployer rollback " + run + "   # if that is over, and was being undone"}
 }
 
 // lease makes the lock live, as long as this agent is. Agents of one controller

@@ -68,6 +68,10 @@ func dataHint(d *Data) []string {
 	list := []string{"# stop what uses these subvolumes and unmount them first"}
 	for _, s := range d.Snapshots {
 		top, live := "/run/deployer-top", quote("/run/deployer-top/"+s.Origin)
+		if s.Origin == "" { // a command without the name would move the top level itself
+			list = append(list, "# "+quote(s.Name)+" is of no subvolume that has a name here: nothing takes its place")
+			continue
+		}
 		if d.Itself {
 			list = append(list, "mkdir -p "+top+"; mount -o subvolid=5 UUID="+quote(s.FSID)+" "+top,
 				"btrfs subvolume list -u "+top+" | grep "+quote(s.ParentUUID)+"   # if its path is not "+quote(s.Origin)+":",

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -140,7 +141,31 @@ func TestAStuckHostTakesNoOtherRun(t *testing.T) {
 	_, err = h.close(t.Context(), Closing{Run: "r1", Outcome: "stuck"})
 	must(t, err)
 	h.release()
-	if _, err = h.lock(t.Context(), holder("r2")); err == nil {
-		t.Error("another run has the lock of a stuck host")
+	_, err = h.lock(t.Context(), holder("r2"))
+	isCode(t, err, "open-run")
+	var said *Error // a stuck rollback of r1 was told to resume r1, which is over
+	if errors.As(err, &said); !strings.HasPrefix(strings.Join(said.Hint, "\n")+"\n", "deployer resume r1\ndeployer abort r1\ndeployer rollback r1 ") {
+		t.Error(said.Hint)
 	}
+}
+
+// A rollback that got stuck could not be tried with another choice of data: the
+// host refused the recipe. While it is under way, it still does.
+func TestAStuckWayBackMayBeChosenAnew(t *testing.T) {
+	h := newHost(t)
+	c, _ := h.connect()
+	var held Holder
+	must(t, c.Call(t.Context(), OpLock, holder("r1"), &held))
+	put := func() error {
+		return c.Send(t.Context(), Request{Op: OpRecipePut, Epoch: held.Epoch}, Recipe{Run: "r1"}, nil)
+	}
+	must(t, put())
+	s, err := h.runStore("r1")
+	must(t, err)
+	_, _, err = h.claim(s, "r1", ByController)
+	must(t, err)
+	isCode(t, put(), Restoring)
+	must(t, c.Send(t.Context(), Request{Op: OpClose, Epoch: held.Epoch}, Closing{Run: "r1", Outcome: "stuck"}, nil))
+	must(t, put())
+	isCode(t, c.Send(t.Context(), Request{Op: OpApply, Epoch: held.Epoch}, Operation{Op: DoProfile, System: newTop}, nil), Restoring)
 }

@@ -364,9 +364,11 @@ type Outcome struct {
 	State   string    `json:"state"` // done, already, failed
 	Code    int       `json:"code,omitempty"`
 	Message string    `json:"message,omitempty"`
-	Hint    []string  `json:"hint,omitempty"` // what a person types to do the same
-	Took    float64   `json:"took"`           // seconds
-	Unit    string    `json:"unit,omitempty"` // the job that it ran as, for its output
+	Hint    []string  `json:"hint,omitempty"`   // what a person types to do the same
+	Took    float64   `json:"took"`             // seconds
+	Unit    string    `json:"unit,omitempty"`   // the job that it ran as, for its output
+	Intact  bool      `json:"intact,omitempty"` // of restore-data that failed: nothing was touched, or all of it taken back
+	Kept    []string  `json:"kept,omitempty"`   // of restore-data: the uuids of what it has replaced
 }
 
 // Recipe is the undo of a lane, in the order in which it runs. Facts is what

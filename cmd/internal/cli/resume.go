@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -89,10 +90,14 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	if err := sig.ended(notTaken(err)); err != nil {
 		return err
 	}
-	if of := undoneBy(found); of != "" { // a rollback that did not get to its end
+	switch {
+	case found.Undoes != "": // a rollback that did not get to its end
 		s.close()
 		sig.release()
-		return a.rollback(context.WithoutCancel(ctx), of, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
+		return a.rollback(context.WithoutCancel(ctx), found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto})
+	case found.DataOnly():
+		r.Type, r.Runbook = found.Type, &runbooks.Runbook{Name: found.Runbook}
+		return a.goOn(ctx, s, r, o, sig)
 	}
 	if err := sig.ended(a.rejoin(ctx, s, r, found, o)); err != nil {
 		return err
@@ -126,10 +131,15 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 		return nil, err
 	}
 	r.Plan = plan
+	if o.abort {
+		if err := noWayBack(row, r.Dir); err != nil {
+			return nil, err
+		}
+	}
 	if row.Finished() {
 		return nil, &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is over: %s", row.ID, row.Outcome), Hint: []string{"deployer show " + row.ID}}
 	}
-	if undoneBy(row.Run) != "" {
+	if row.Undoes != "" {
 		return row.Run, nil
 	}
 	if err := s.lease(r.Dir, o.takeOver); err != nil {
@@ -142,12 +152,33 @@ func (a *app) own(ctx context.Context, s *session, r *phases.Run, id string, o *
 	return row.Run, unseized(r.Seize(ctx, log, s.held.Epoch(), o.takeOver), row.Run)
 }
 
-// undoneBy is the run whose recipe a rollback runs: a restore of data has its own.
-func undoneBy(r *state.Run) string {
-	if r.Type != "rollback" {
-		return ""
+// noWayBack refuses to take back a restore of data by its recipe: that is what
+// carries it out.
+func noWayBack(row view.Row, dir *state.RunDir) error {
+	if !row.DataOnly() {
+		return nil
 	}
-	return cmp.Or(r.Undoes, r.ID)
+	f := &phases.Failure{Exit: phases.ExitRefused, Err: fmt.Errorf("run %s is a restore of data: what it has replaced is kept, and restoring that undoes it", row.ID)}
+	if !row.Finished() {
+		f.Hint = append(f.Hint, "deployer resume "+row.ID+"   # first it has to get to its end")
+	} else if cmd := undoData(dir); cmd != "" {
+		f.Hint = append(f.Hint, cmd+"   # undo it")
+	}
+	f.Hint = append(f.Hint, "deployer show "+row.ID)
+	return f
+}
+
+// undoData is the command that restores what a restore of data has replaced; ""
+// where it has replaced nothing.
+func undoData(dir *state.RunDir) (cmd string) {
+	recs, _, _ := state.Read(dir.Path)
+	for _, rec := range recs {
+		var out agent.Outcome
+		if rec.Kind == state.UndoDone && json.Unmarshal(rec.Data, &out) == nil && len(out.Kept) > 0 {
+			cmd = phases.RestoreCommand(rec.Host, out.Kept)
+		}
+	}
+	return cmd
 }
 
 // notTaken is an error of taking a run up: nothing was done, which is not to say
@@ -171,7 +202,9 @@ func unseized(err error, run *state.Run) error {
 	}
 	unknown := *f
 	unknown.Exit, unknown.Safe = phases.ExitUnknown, "the run stays as it was"
-	unknown.Hint = append(unknown.Hint, "deployer rollback "+run.ID+" --host NAME   # only the host that answers")
+	if !run.DataOnly() {
+		unknown.Hint = append(unknown.Hint, "deployer rollback "+run.ID+" --host NAME   # only the host that answers")
+	}
 	return &unknown
 }
 
@@ -213,6 +246,9 @@ func (a *app) rebuild(ctx context.Context, s *session, r *phases.Run, store *sta
 		return nil, err
 	}
 	row, _, err := readRun(r.Dir)
+	if err == nil && o.abort {
+		err = noWayBack(row, r.Dir)
+	}
 	return row.Run, err
 }
 
@@ -342,10 +378,16 @@ func (a *app) goOn(ctx context.Context, s *session, r *phases.Run, o *resumeOpti
 	if err := a.logTo(ctx, s, r, journal, o.jsonInto); err != nil {
 		return err
 	}
-	s.human.Planned(r.Plan)
+	if r.Plan != nil {
+		s.human.Planned(r.Plan)
+	}
 	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
 	if err := runner.Again(ctx, s.held.Epoch()); err != nil && !o.abort {
 		return err
+	}
+	if r.DataOnly() {
+		sig.begin(&asRollback)
+		return a.ended(s, runner.RestoreAgain(context.WithoutCancel(ctx)), r)
 	}
 	if o.abort {
 		sig.begin(&asRollback)

@@ -81,6 +81,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	}
 	row, plan, err := readRun(dir)
 	if err == nil {
+		err = noWayBack(row, dir)
+	}
+	if err == nil {
 		err = a.notUndone(p, row)
 	}
 	if err == nil && row.Undoes != "" { // a rollback that did not get to its end

@@ -191,7 +191,7 @@ func (a *app) execute(ctx context.Context, r *phases.Run, o *runOptions, ask *as
 // ended prints the end and writes the report.
 func (a *app) ended(s *session, out *phases.Outcome, r *phases.Run) error {
 	s.human.Close()
-	e := view.Ended{Run: r.ID, Runbook: r.Runbook.Name, Took: time.Since(s.started).Seconds(), Undoes: r.Undoes}
+	e := view.Ended{Run: r.ID, Runbook: r.Runbook.Name, Took: time.Since(s.started).Seconds(), Undoes: r.Undoes, DataOnly: r.DataOnly(), Undo: undoData(r.Dir)}
 	row, plan, err := readRun(r.Dir)
 	if err == nil {
 		err = state.WriteFile(r.Dir.ReportPath(), []byte(view.Report(row, plan, time.UTC)))

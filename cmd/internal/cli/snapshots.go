@@ -217,7 +217,7 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 	list := []view.Data{}
 	for _, snap := range to {
 		d := previewOf(ctx, l, snap, true)
-		d.Do = phases.Restore
+		d.Do, d.Reboot = phases.Restore, rebootFor(l, snap)
 		list = append(list, d)
 	}
 	if a.json {
@@ -226,6 +226,15 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 	}
 	s.Back(l.Name, list)
 	return nil
+}
+
+// rebootFor is the system that a lane is rebooted into for a snapshot, "" where
+// it is not: a comparison restores nothing.
+func rebootFor(l *phases.Lane, s agent.Snapshot) string {
+	if s.Source == "/" && l.GoesBack(s) {
+		return l.Recipe.Before.Boot.System
+	}
+	return ""
 }
 
 // restoreFile is no run: what is in the way is kept, and nothing is to be undone.
@@ -274,9 +283,13 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 	l, human := r.Lanes[0], view.NewHuman(a.Streams, zone(r.Project))
 	defer human.Close()
 	human.Pause()
+	if err := together(l.Name, to); err != nil {
+		return err
+	}
 	if err := l.Call(ctx, agent.OpFacts, agent.FactsArgs{}, &l.Seen); err != nil {
 		return phases.At(l.Name, err)
 	}
+	l.GoBackTo(to, r.Project.Snapshots)
 	if o.dryRun || !o.yes {
 		s := a.Streams
 		if !o.dryRun {
@@ -291,9 +304,23 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 		return err
 	}
 	a.sig.begin(&asRollback)
-	l.GoBackTo(to, r.Project.Snapshots)
 	r.Runbook.Name = "snapshots restore"
 	return a.undo(context.WithoutCancel(ctx), r, &rollbackOptions{reason: o.reason, jsonInto: o.into}, human)
+}
+
+// together refuses what no host could put back: a run that begins is to be able to end.
+func together(host string, to []agent.Snapshot) error {
+	for i, s := range to {
+		name := s.UUID[:min(len(s.UUID), 8)]
+		if s.Origin == "" {
+			return usage(fmt.Errorf("%s cannot be restored as a whole: %s has no subvolume with a name that it was taken of", name, host),
+				"deployer snapshots restore "+host+" "+name+" --file PATH --to PATH   # a part of it", "deployer snapshots list --all --host "+host)
+		}
+		if slices.ContainsFunc(to[:i], func(o agent.Snapshot) bool { return o.FSID == s.FSID && o.Origin == s.Origin }) {
+			return usage(fmt.Errorf("/%s on %s is to be restored twice: of its snapshots, name one", strings.Trim(s.Origin, "/"), host), "deployer snapshots list --all --host "+host)
+		}
+	}
+	return nil
 }
 
 func (a *app) prune(ctx context.Context, r *phases.Run, o *snapshotsOptions) error {

@@ -199,6 +199,11 @@ func outcomes(s *Streams) {
 	undone := e
 	undone.Undoes = undoID
 	end(&phases.Outcome{Exit: phases.ExitOK, Status: state.RolledBack, Lanes: lanes(state.Restored, state.Restored), Systems: systems(oldSystem)}, undone)
+	data := e
+	data.DataOnly, data.Undo = true, "deployer snapshots restore production 77dd1be0"
+	one := map[string]state.Status{"production": state.Restored}
+	end(&phases.Outcome{Exit: phases.ExitOK, Status: state.RolledBack, Lanes: one, Systems: systems(oldSystem)}, data)
+	end(&phases.Outcome{Exit: phases.ExitStuck, Status: state.Stuck, Failure: failed(30), Lanes: map[string]state.Status{"production": state.Stuck}}, data)
 	for _, exit := range []int{phases.ExitFailed, phases.ExitWaiting, phases.ExitRefused, phases.ExitUsage, phases.ExitPrecondition} {
 		end(&phases.Outcome{Exit: exit, Status: state.Failed, Failure: failed(exit, "deployer plan production"), Lanes: lanes(state.Untouched, state.Untouched), Systems: systems(oldSystem)}, e)
 	}
@@ -287,6 +292,9 @@ func stock(s *Streams) {
 	back.Replaced, back.Run = true, undoID
 	s.Snapshots([]SnapshotsOf{{"production", []agent.Snapshot{own, back, other}}, {"staging", nil}}, time.UTC)
 	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Pinned: 3 << 20, Counts: [4]int{0, 0, 1, 0}}}})
+	root := own
+	root.Source = "/"
+	s.Back("production", []Data{{Snapshot: root, Do: "restore", Reboot: newSystem, Problem: "the agent is gone"}})
 	s.Prune([]Pruned{{"production", []phases.Kept{{Snapshot: own, Why: "6 good runs are newer", State: "later"}, {Snapshot: back, Keep: true, Why: "3 days old, of 30"}, {Snapshot: other, Why: "it is mounted at /mnt", State: "refused"}}}, {"staging", nil}})
 	s.Prune([]Pruned{{"staging", nil}})
 }

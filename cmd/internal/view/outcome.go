@@ -68,6 +68,9 @@ type Ended struct {
 	Report  string // path
 	Took    float64
 	Undoes  string
+
+	DataOnly bool   // it restored data and nothing else
+	Undo     string // the command that restores what that has replaced
 }
 
 // Outcome prints the closing lines of a run.
@@ -108,6 +111,9 @@ func (s *Streams) verdict(o *phases.Outcome, e Ended) string {
 	case phases.ExitOK:
 		if e.Undoes != "" {
 			return s.style(green, "Undone") + ": run " + e.Undoes + " is rolled back and verified" + took + "."
+		}
+		if e.DataOnly {
+			return s.style(green, "Done") + ": the data is restored, and the host verified" + took + "."
 		}
 		return s.style(green, "Done") + ": run " + e.Run + " is committed" + took + "."
 	case phases.ExitWaiting:
@@ -164,6 +170,9 @@ func next(o *phases.Outcome, e Ended) []string {
 
 // after is what to type after a run that ended so, whatever failed in it.
 func after(o *phases.Outcome, e Ended) []string {
+	if e.DataOnly {
+		return afterData(o, e)
+	}
 	switch o.Exit {
 	case phases.ExitOK:
 		if e.Undoes != "" {
@@ -182,4 +191,22 @@ func after(o *phases.Outcome, e Ended) []string {
 		return []string{"deployer resume " + e.Run + "   # go on", "deployer abort " + e.Run + "   # go back"}
 	}
 	return []string{"deployer show " + e.Run, "deployer logs " + e.Run}
+}
+
+// afterData is after for a restore of data: no rollback undoes it, and there is
+// no way but to its end.
+func afterData(o *phases.Outcome, e Ended) (hints []string) {
+	switch o.Exit {
+	case phases.ExitOK:
+		if e.Undo != "" {
+			hints = append(hints, e.Undo+"   # undo it")
+		}
+	case phases.ExitStuck:
+		hints = append(hints, "deployer resume "+e.Run+"   # once the cause is mended")
+	case phases.ExitUnknown:
+		hints = append(hints, "deployer resume "+e.Run+"   # when the host answers again")
+	case phases.ExitFenced:
+		return []string{"deployer status"}
+	}
+	return append(hints, "deployer show "+e.Run)
 }

@@ -65,6 +65,9 @@ func (s *Streams) Back(host string, list []Data) {
 	fmt.Fprintf(&b, "%s\n", s.style(bold, host))
 	for _, d := range list {
 		fmt.Fprintf(&b, "  %s goes back to %s (%s)\n", Clean(cmp.Or(d.Snapshot.Source, d.Snapshot.Origin)), d.Snapshot.UUID[:8], by(d.Snapshot))
+		if d.Reboot != "" {
+			b.WriteString(s.wrap("    "+s.sym("↩", 2)+" ", "reboot into "+shortPath(d.Reboot)+": the host goes down for it"))
+		}
 		b.WriteString(Back(d))
 	}
 	s.Printf("%s", b.String())

@@ -58,7 +58,11 @@ func (s *Streams) runStatus(b *strings.Builder, lead string, r Row, zone *time.L
 		b.WriteString(s.wrap("          ", "waits: "+Clean(r.Waits)))
 	}
 	if (r.Now == state.Interrupted || r.Now == state.Waiting) && r.Undone == "" {
-		fmt.Fprintf(b, "          go on: deployer resume %[1]s; go back: deployer abort %[1]s\n", r.ID)
+		fmt.Fprintf(b, "          go on: deployer resume %s", r.ID)
+		if !r.DataOnly() {
+			fmt.Fprintf(b, "; go back: deployer abort %s", r.ID)
+		}
+		b.WriteString("\n")
 	}
 	if r.Damage != "" {
 		b.WriteString(s.wrap("          ", "its journal is damaged: "+r.Damage))
@@ -93,6 +97,6 @@ func (s *Streams) hostStatus(b *strings.Builder, h HostStatus, name int) {
 		note("locked by run %s (%s) since %s", f.Holder.Run, f.Holder.Owner, f.Holder.Since.Format(time.RFC3339))
 	}
 	if f.OpenRun != "" {
-		note("left unfinished: deployer resume %[1]s, or deployer abort %[1]s", f.OpenRun)
+		note("left unfinished: deployer resume %[1]s, or deployer abort %[1]s; if that is over, and was being undone: deployer rollback %[1]s", f.OpenRun)
 	}
 }

@@ -14,7 +14,7 @@ type Row struct {
 	*state.Run
 	Now    state.Status `json:"now"` // derived: interrupted, where nobody works on it any more
 	Path   string       `json:"path"`
-	Undone string       `json:"undone_by,omitempty"` // the run that rolled it back
+	Undone string       `json:"undone_by,omitempty"` // the run that rolled it back, or what it was to undo
 	Damage string       `json:"damage,omitempty"`
 	Late   int          `json:"late,omitempty"` // records of a process that was taken over from
 }
@@ -38,6 +38,17 @@ func MarkUndone(rows []Row) {
 		}
 		if hosts := back[r.ID]; hosts != nil && covers(hosts, r.Lanes) {
 			r.Undone = undoneBy(rows[:i], r.ID)
+			settle(rows[:i], r)
+		}
+	}
+}
+
+// settle ends the earlier tries to undo a run that is undone by now: nothing is
+// left of them to be settled.
+func settle(later []Row, of *Row) {
+	for i := range later {
+		if try := &later[i]; try.Undoes == of.ID && try.ID != of.Undone {
+			try.Undone = of.Undone
 		}
 	}
 }
@@ -131,7 +142,7 @@ func (r Row) who(short bool) string {
 }
 
 func resultWord(r Row) string {
-	if r.Undone != "" {
+	if r.Undone != "" && r.Undoes == "" {
 		return "undone"
 	}
 	if r.Type == "rollback" && r.Now == state.RolledBack {

@@ -26,6 +26,7 @@ type Data struct {
 	Do       string         `json:"do"` // keep, restore, ask
 	Preview  *agent.Preview `json:"preview,omitempty"`
 	Problem  string         `json:"problem,omitempty"` // why there is no preview
+	Reboot   string         `json:"reboot,omitempty"`  // the system that the host is rebooted into for it
 }
 
 // Undo prints what a rollback would do.

@@ -321,3 +321,31 @@ func TestHintsForThisMachine(t *testing.T) {
 		}
 	}
 }
+
+// Tries to undo a run that got stuck were open for ever, also when it was undone.
+func TestStuckRollbackOfAnUndoneRunIsNotOpen(t *testing.T) {
+	try := func(id string, now state.Status) Row {
+		lane := map[state.Status]state.Status{state.RolledBack: state.Restored}[now]
+		if lane == "" {
+			lane = now
+		}
+		return Row{Run: &state.Run{ID: id, Type: "rollback", Undoes: "r1", Changed: true, Lanes: map[string]state.Lane{"web": {Status: lane}}}, Now: now}
+	}
+	of := func() Row {
+		return Row{Run: &state.Run{ID: "r1", Lanes: map[string]state.Lane{"web": {Status: state.Committed}}}, Now: state.Succeeded}
+	}
+	rows := []Row{try("r3", state.Stuck), try("r2", state.OutOfReach), of()}
+	if MarkUndone(rows); !rows[0].Open() || !rows[1].Open() {
+		t.Error("what nobody settled is not open")
+	}
+	rows = []Row{try("r4", state.RolledBack), try("r3", state.Stuck), try("r2", state.OutOfReach), of()}
+	MarkUndone(rows)
+	for _, r := range rows {
+		if r.Open() {
+			t.Errorf("%s is open", r.ID)
+		}
+	}
+	if resultWord(rows[1]) != "stuck" || rows[0].Undone != "" || rows[3].Undone != "r4" {
+		t.Errorf("%+v", rows)
+	}
+}
