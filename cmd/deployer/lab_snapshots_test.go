@@ -65,6 +65,14 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine")
+	dry := func(code int, file string) result { // checked like the real one, and worded as what would happen
+		return s.want(code, "snapshots", "restore", "production", snap.Path, "--dry-run", "--file", file)
+	}
+	s.says(dry(0, at+"/mine"), "would put "+at+"/mine", "would be kept beside it")
+	s.says(dry(15, "app/nope"), "there is no /app/nope in the snapshot "+snap.Path)
+	s.says(dry(10, "/etc/passwd"), "/etc/passwd is not in "+at)
+	s.says(s.want(10, "snapshots", "list", "--host", "nope"), `deployer.yaml has no host "nope"`)
+	s.says(s.want(10, "snapshots", "diff", "production", snap.UUID[:3]), "at least 4 characters")
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes", "--reason", "OPS-7")
 	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes"), "is kept as")
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "new"})
