@@ -67,6 +67,8 @@ func TestLabOffHostCopy(t *testing.T) {
 	}
 	same()
 	s.run(0)
+	s.edit("snapshots:\n", "snapshots:\n  keep: {most: 1}\n")
+	s.says(s.want(0, "snapshots", "prune", "--host", "production", "--dry-run"), "stays", "held by backup")
 
 	s.staging.Enter(t, "btrfs property set -f "+at+" ro false; echo x > "+at+"/a; btrfs property set "+at+" ro true")
 	s.says(s.want(15, "snapshots", "verify"), at, "btrfs subvolume delete")

@@ -59,6 +59,7 @@ func init() { // not at once: it would refer to itself
 		OpCopied:    is(child, (*agent).copied),
 		OpCopies:    is(reads, (*agent).copies),
 		OpDelete:    is(settles, (*agent).deleteSnapshots),
+		OpDeleteDry: is(reads, (*agent).deleteDry),
 	}
 }
 

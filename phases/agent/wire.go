@@ -73,4 +73,5 @@ const (
 	OpCopied    = "btrfs.copied"   // Snapshot → []Deleted: it is complete; those before it go
 	OpCopies    = "btrfs.copies"   // CopiesArgs → []Copy: what a backup host has, oldest first
 	OpDelete    = "btrfs.delete"   // DeleteArgs → []Deleted: only what nothing can want any more
+	OpDeleteDry = "btrfs.drydel"   // DeleteArgs → []Deleted: only those that would stay, and why
 )
