@@ -30,9 +30,6 @@ func (a *app) snapshotsCmd() *cobra.Command {
 	c := &cobra.Command{Use: "snapshots", Short: "List, compare, restore, prune and copy the snapshots on the hosts",
 		Example: "  deployer snapshots list\n  deployer snapshots restore production SNAPSHOT --dry-run\n  deployer snapshots prune --dry-run"}
 	c.AddCommand(a.snapshotsListCmd(), a.snapshotsDiffCmd(), a.snapshotsRestoreCmd(), a.snapshotsPruneCmd(), a.snapshotSendCmd(), a.snapshotVerifyCmd())
-	for _, sub := range c.Commands() {
-		sub.Args = inOurWords(sub.Args)
-	}
 	return c
 }
 
