@@ -181,10 +181,8 @@ func (a *app) withHosts(ctx context.Context, names []string, do func(context.Con
 		}
 		slices.Sort(names)
 	}
-	for _, name := range names {
-		if p.Hosts[name] == nil {
-			return usage(fmt.Errorf("deployer.yaml has no host %q", name))
-		}
+	if err := hasHosts(p, names); err != nil {
+		return err
 	}
 	if err := a.lanes(r, names); err != nil {
 		return err
@@ -195,6 +193,15 @@ func (a *app) withHosts(ctx context.Context, names []string, do func(context.Con
 		}
 	}()
 	return sig.ended(do(sig.ctx, r))
+}
+
+func hasHosts(p *runbooks.Project, names []string) error {
+	for _, name := range names {
+		if p.Hosts[name] == nil {
+			return usage(fmt.Errorf("deployer.yaml has no host %q", name))
+		}
+	}
+	return nil
 }
 
 func snapshotsOn(ctx context.Context, l *phases.Lane, all bool) (list []agent.Snapshot, err error) {
