@@ -111,6 +111,7 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 
 // look decides how things look, by the flags and the environment.
 func (a *app) look() error {
+	a.view.Project = a.project
 	a.Streams = view.New(a.view)
 	if a.verbose > 0 {
 		a.TTY = false // the log goes to the same place, so nothing is redrawn there
@@ -185,7 +186,11 @@ func (a *app) exit(err error) int {
 
 // jsonError puts the failure on stderr as a record too: the last one.
 func (a *app) jsonError(f *phases.Failure) {
-	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": f.Hint}))
+	var hints []string
+	for _, h := range f.Hint {
+		hints = append(hints, a.Here(h))
+	}
+	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": hints}))
 }
 
 func count(n int, what string) string {

@@ -313,10 +313,22 @@ func TestTheRollbackIsAmongTheHints(t *testing.T) {
 	}
 }
 
+// Who works with -f pasted a hint, and it was about another project.
+func TestHintsNameTheProjectThatWasNamed(t *testing.T) {
+	for hint, want := range map[string]string{
+		"deployer rollback r1   # undo it": "deployer -f 'a b' rollback r1   # undo it", "deployer run x -f 'a b' --yes": "deployer run x -f 'a b' --yes",
+		"deployer '--project=a b' run": "deployer '--project=a b' run", "ssh web df": "ssh web df", "# deployer": "# deployer",
+	} {
+		if got := (&Streams{Project: "a b"}).Here(hint); got != want {
+			t.Errorf("%q is %q, want %q", hint, got, want)
+		}
+	}
+}
+
 // TestHintsForThisMachine: "local" is no name that ssh knows.
 func TestHintsForThisMachine(t *testing.T) {
 	for hint, want := range map[string]string{"ssh local df -h": "df -h", "ssh local 'a && b'": "sh -c 'a && b'", "ssh localhost df": "ssh localhost df", "# add": "# add"} {
-		if got := here(hint); got != want {
+		if got := (&Streams{}).Here(hint); got != want {
 			t.Errorf("%q is %q, want %q", hint, got, want)
 		}
 	}
