@@ -53,7 +53,8 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it"); again == started || again == "0" {
 		t.Errorf("the service that uses the subvolume was not stopped and started: %s", again)
 	}
-	s.says(s.want(0, "show"), "OPS-7", "restored")
+	s.says(s.want(0, "show"), "OPS-7", "restored", "what it was is kept as")
+	s.says(s.want(0, "report"), "what it was is kept as")
 
 	all := s.snapshotsOf(at)
 	replaced := all[len(all)-1]
