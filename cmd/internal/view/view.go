@@ -21,7 +21,8 @@ type Streams struct {
 	TTY      bool // stderr is a terminal: a live line may be drawn
 	Color    bool
 	ASCII    bool
-	Width    int // columns; 100 when it is not known
+	Width    int  // columns; 100 when it is not known
+	Log      bool // stderr is no terminal: nothing is cut to fit
 	Quiet    bool
 	Project  string // as -f named it; hints name it too
 
@@ -43,6 +44,7 @@ type Options struct {
 func New(o Options) *Streams {
 	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet, Project: o.Project}
 	s.TTY = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
+	s.Log = !term.IsTerminal(int(os.Stderr.Fd()))
 	if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 40 {
 		s.Width = w
 	}

@@ -325,6 +325,19 @@ func TestHintsNameTheProjectThatWasNamed(t *testing.T) {
 	}
 }
 
+// A log of CI had only the begin of what steps had done.
+func TestALogHasWholeLines(t *testing.T) {
+	text := "keep a copy of 1 file with digests, and the checkout's state, and more that no terminal has room for"
+	for log, want := range map[bool]bool{true: true, false: false} {
+		var b bytes.Buffer
+		h := NewHuman(&Streams{Out: &b, Err: &b, Width: 80, Log: log}, time.UTC)
+		h.Event(state.Record{Kind: state.StepDone, Step: "backup/repository", Text: text, Elapsed: 2})
+		if strings.Contains(b.String(), text) != want {
+			t.Errorf("log %v: %s", log, &b)
+		}
+	}
+}
+
 // TestHintsForThisMachine: "local" is no name that ssh knows.
 func TestHintsForThisMachine(t *testing.T) {
 	for hint, want := range map[string]string{"ssh local df -h": "df -h", "ssh local 'a && b'": "sh -c 'a && b'", "ssh localhost df": "ssh localhost df", "# add": "# add"} {
