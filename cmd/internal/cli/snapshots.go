@@ -75,6 +75,9 @@ func (a *app) snapshotsDiffCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := whole(to); err != nil {
+					return err
+				}
 				return a.showBack(ctx, r.Lanes[0], to, a.Streams)
 			})
 		},
@@ -113,6 +116,9 @@ With --file, one file or folder out of a snapshot; what is in its place is kept 
 				}
 				if o.file != "" {
 					return a.restoreFile(ctx, r, to[0], o)
+				}
+				if err := whole(to); err != nil {
+					return err
 				}
 				return a.restoreData(ctx, r, to, o)
 			})
@@ -245,6 +251,17 @@ func (a *app) showBack(ctx context.Context, l *phases.Lane, to []agent.Snapshot,
 		return nil
 	}
 	s.Back(l.Name, list)
+	return nil
+}
+
+// whole refuses what nobody knows the place of, such as a copy that was sent
+// back from a backup host: it would be taken for the top level's.
+func whole(to []agent.Snapshot) error {
+	for _, s := range to {
+		if s.Source == "" {
+			return usage(fmt.Errorf("nobody knows what %s is a snapshot of", s.Path), "# files and folders come out of it by: --file NAME --to PATH")
+		}
+	}
 	return nil
 }
 
