@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -78,7 +79,8 @@ func AsFailure(err error) *Failure {
 	return &Failure{Exit: ExitFailed, Err: err}
 }
 
-// At is what kept a command outside of a run from something on a host.
+// At is what kept a command outside of a run from something on a host; the error
+// may name another one, such as the backup host.
 func At(name string, err error) error {
 	if err == nil {
 		return nil
@@ -95,7 +97,7 @@ func At(name string, err error) error {
 	if errors.As(err, &he) && len(f.Hint) == 0 {
 		f.Hint = he.Hint
 	}
-	f.Host = name
+	f.Host = cmp.Or(f.Host, name)
 	return &f
 }
 

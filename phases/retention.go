@@ -104,7 +104,10 @@ func (r *Run) Prune(ctx context.Context, l *Lane, dry bool) ([]Kept, error) {
 	}
 	verdicts, release := Retain(list, lanes, r.Retention(), time.Now())
 	if dry {
-		return verdicts, r.spare(ctx, l, verdicts, nil)
+		if err := r.spare(ctx, l, verdicts, nil); err != nil {
+			return verdicts, err
+		}
+		return verdicts, l.drop(ctx, verdicts, agent.OpDeleteDry)
 	}
 	good := map[string]bool{}
 	for _, lane := range lanes {
@@ -125,7 +128,7 @@ func (r *Run) Prune(ctx context.Context, l *Lane, dry bool) ([]Kept, error) {
 			}
 			good[run] = false
 		}
-		return l.drop(ctx, verdicts)
+		return l.drop(ctx, verdicts, agent.OpDelete)
 	}
 	return verdicts, r.Alone(ctx, l, func() error {
 		if err := drop(ctx, verdicts); err != nil {
@@ -135,8 +138,8 @@ func (r *Run) Prune(ctx context.Context, l *Lane, dry bool) ([]Kept, error) {
 	})
 }
 
-// drop deletes what is not kept and has no state yet.
-func (l *Lane) drop(ctx context.Context, verdicts []Kept) error {
+// drop deletes what is not kept and has no state yet, or finds what would stay.
+func (l *Lane) drop(ctx context.Context, verdicts []Kept, op string) error {
 	args, at := agent.DeleteArgs{Wait: freedWithin}, map[string]*Kept{}
 	for i := range verdicts {
 		if k := &verdicts[i]; !k.Keep && k.State == "" {
@@ -147,7 +150,7 @@ func (l *Lane) drop(ctx context.Context, verdicts []Kept) error {
 		return nil
 	}
 	var deleted []agent.Deleted
-	err := l.Call(ctx, agent.OpDelete, args, &deleted)
+	err := l.Call(ctx, op, args, &deleted)
 	for _, d := range deleted {
 		if k := at[d.UUID]; k != nil {
 			k.State, k.Why = d.State, cmp.Or(d.Why, k.Why)

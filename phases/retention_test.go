@@ -157,6 +157,28 @@ func TestNoMoreGoesWhileTheCleanerWorks(t *testing.T) {
 	}
 }
 
+// It said that what a backup holds goes, and then it stayed.
+func TestADryPruneAsksTheHostWhatStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "a@h1")
+		m := r.machines["h1"]
+		m.Handle(agent.OpSnapshots, func(json.RawMessage) (any, error) {
+			return []agent.Snapshot{{Run: "backup", UUID: "u1", Recorded: true}, {Run: "r2", UUID: "u2", Recorded: true}}, nil
+		})
+		m.Handle(agent.OpLanes, func(json.RawMessage) (any, error) { return []agent.Lane{}, nil })
+		m.Handle(agent.OpDeleteDry, func(json.RawMessage) (any, error) {
+			return []agent.Deleted{{UUID: "u1", State: "refused", Why: "held by backup: the next copy starts from it"}}, nil
+		})
+		kept, err := r.run.Prune(t.Context(), r.run.Lanes[0], true)
+		held := func(k phases.Kept) bool {
+			return k.UUID == "u1" && k.State == "refused" && strings.HasPrefix(k.Why, "held by backup")
+		}
+		if err != nil || len(kept) != 2 || !slices.ContainsFunc(kept, held) {
+			t.Errorf("%v, %+v", err, kept)
+		}
+	})
+}
+
 // What a restore has replaced is nowhere else: no lack of space takes it.
 func TestWhatWasReplacedIsNotSpared(t *testing.T) {
 	now := time.Now()

@@ -55,7 +55,7 @@ var appliers = map[Kind]func(*Run, Record){
 	Notified:      notified,
 	NotifyFailed:  notified,
 	Repaired:      nil,
-	Note:          nil,
+	Note:          func(r *Run, rec Record) { r.Notes = append(r.Notes, rec) },
 }
 
 func notified(r *Run, rec Record) { r.Notifications = append(r.Notifications, rec) }

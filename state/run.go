@@ -29,6 +29,7 @@ type Run struct {
 	Decisions     []Record          `json:"decisions,omitempty"`
 	Checks        []Record          `json:"checks,omitempty"`
 	Notifications []Record          `json:"notifications,omitempty"`
+	Notes         []Record          `json:"notes,omitempty"` // such as where data is kept that a restore replaced
 	Outcome       Status            `json:"outcome,omitempty"`
 	Exit          *int              `json:"exit,omitempty"`
 	Started       time.Time         `json:"started,omitzero"`

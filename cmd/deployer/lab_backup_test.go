@@ -18,11 +18,11 @@ func TestLabOffHostCopy(t *testing.T) {
 	s.book(strings.Replace(runbook("app", ""), "phases:\n", "phases:\n  - gate: ready\n    items: [{check: {backup: off-host, max_age: 24h, when: age_seconds < 3600}}]\n", 1))
 	send := []string{"snapshots", "send", "--host", "production"}
 
-	s.says(s.want(15, send...), "there is no folder /persist/backup", "btrfs subvolume create /persist/backup")
+	s.says(s.want(15, send...), "there is no folder /persist/backup", "on the backup host "+string(s.staging), "ssh "+string(s.staging)+" 'btrfs subvolume create /persist/backup'")
 	s.staging.Enter(t, "btrfs -q subvolume create /persist/backup")
 	same := s.looks()
 	s.says(s.run(1).result, "has no complete copy of /persist of production", "deployer snapshots send --host production")
-	s.says(s.want(15, "snapshots", "verify"), "there is no complete copy of /persist")
+	s.says(s.want(15, "snapshots", "verify"), "there is no complete copy of /persist", "staging is the backup host itself, and left out")
 
 	s.production.Enter(t, "head -c 4M /dev/urandom > /persist/some")
 	s.says(s.want(0, send...), "in full")
@@ -67,6 +67,8 @@ func TestLabOffHostCopy(t *testing.T) {
 	}
 	same()
 	s.run(0)
+	s.edit("snapshots:\n", "snapshots:\n  keep: {most: 1}\n")
+	s.says(s.want(0, "snapshots", "prune", "--host", "production", "--dry-run"), "stays", "held by backup")
 
 	s.staging.Enter(t, "btrfs property set -f "+at+" ro false; echo x > "+at+"/a; btrfs property set "+at+" ro true")
 	s.says(s.want(15, "snapshots", "verify"), at, "btrfs subvolume delete")

@@ -55,7 +55,8 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it"); again == started || again == "0" {
 		t.Errorf("the service that uses the subvolume was not stopped and started: %s", again)
 	}
-	s.says(s.want(0, "show"), "OPS-7", "restored")
+	s.says(s.want(0, "show"), "OPS-7", "restored", "what it was is kept as")
+	s.says(s.want(0, "report"), "what it was is kept as")
 
 	all := s.snapshotsOf(at)
 	replaced := all[len(all)-1]
@@ -80,6 +81,14 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.production.Enter(t, "kill $(cat /run/holder)")
 
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine")
+	dry := func(code int, file string) result { // checked like the real one, and worded as what would happen
+		return s.want(code, "snapshots", "restore", "production", snap.Path, "--dry-run", "--file", file)
+	}
+	s.says(dry(0, at+"/mine"), "would put "+at+"/mine", "would be kept beside it")
+	s.says(dry(15, "app/nope"), "there is no /app/nope in the snapshot "+snap.Path)
+	s.says(dry(10, "/etc/passwd"), "/etc/passwd is not in "+at)
+	s.says(s.want(10, "snapshots", "list", "--host", "nope"), `deployer.yaml has no host "nope"`)
+	s.says(s.want(10, "snapshots", "diff", "production", snap.UUID[:3]), "at least 4 characters")
 	s.want(10, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes", "--reason", "OPS-7")
 	s.says(s.want(0, "snapshots", "restore", "production", snap.Path, "--file", at+"/mine", "--yes"), "is kept as")
 	s.holds(map[string]string{at + "/mine": "old", at + "/later": "new"})

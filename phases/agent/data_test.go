@@ -1069,10 +1069,26 @@ func TestFilesComeOutOfASnapshot(t *testing.T) {
 		t.Errorf("%v %+v", st.Mode(), r)
 	}
 	for path, code := range map[string]string{"none": "not-found", "link/passwd": "failed", "../../x": "not-found"} {
-		_, err := s.files(t.Context(), FilesArgs{Snapshot: s.set.Snapshots[0], Path: path, To: "/etc/out"})
-		if err == nil || asError(err).Code != code || exists(s.path("etc/out")) {
-			t.Errorf("%s: %v", path, err)
+		args := FilesArgs{Snapshot: s.set.Snapshots[0], Path: path, To: "/etc/out"}
+		_, dry := s.filesDry(t.Context(), args)
+		_, err := s.files(t.Context(), args)
+		if err == nil || asError(err).Code != code || exists(s.path("etc/out")) || dry == nil || dry.Error() != err.Error() || strings.Contains(err.Error(), "/proc/") {
+			t.Errorf("%s: %v, dry %v", path, err, dry)
 		}
+	}
+}
+
+func TestADryRunOfOneFileChecksWhatTheRealOneDoes(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	for to, want := range map[string]string{"/srv/a/f": "there", "/srv/a/else": "", "/srv/none/f": "error", "relative": "error", "/": "error"} {
+		r, err := s.filesDry(t.Context(), FilesArgs{Snapshot: s.set.Snapshots[0], Path: "f", To: to})
+		if (err != nil) != (want == "error") || r.There != (want == "there") {
+			t.Errorf("%s: %+v %v", to, r, err)
+		}
+	}
+	if s.read("srv/a/f") != "new" {
+		t.Error("a dry one wrote")
 	}
 }
 

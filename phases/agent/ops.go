@@ -54,10 +54,12 @@ func init() { // not at once: it would refer to itself
 		OpSnapshots: is(reads, (*agent).snapshots),
 		OpPreview:   is(child, (*agent).preview),
 		OpFiles:     is(writes, (*agent).files),
+		OpFilesDry:  is(reads, (*agent).filesDry),
 		OpBackup:    is(child, (*agent).backup),
 		OpCopied:    is(child, (*agent).copied),
 		OpCopies:    is(reads, (*agent).copies),
 		OpDelete:    is(settles, (*agent).deleteSnapshots),
+		OpDeleteDry: is(reads, (*agent).deleteDry),
 	}
 }
 

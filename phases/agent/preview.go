@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,31 +141,11 @@ func (p *Preview) tell(diff btrfs.Diff, most int) {
 // files puts a file or a folder out of a snapshot where it is asked for, by
 // shared extents. What is there is kept beside it, under a name with the time.
 func (a *agent) files(ctx context.Context, args FilesArgs) (r FilesResult, err error) {
-	v, err := a.volumes(args.Snapshot.FSID)
-	if err != nil {
-		return r, err
-	}
-	defer v.close()
-	then, _, err := v.find(args.Snapshot)
-	if err != nil {
-		return r, err
-	}
-	defer then.Close()
-	if args.To != filepath.Clean(args.To) || !filepath.IsAbs(args.To) || args.To == "/" {
-		return r, invalid("%q is not an absolute path", args.To)
-	}
-	parent, err := btrfs.At(then, strings.Trim(filepath.Dir(filepath.Clean("/"+args.Path)), "/"))
+	parent, dir, err := a.between(args)
 	if err != nil {
 		return r, err
 	}
 	defer parent.Close()
-	if _, err := os.Lstat(fdPath(parent, filepath.Base(args.Path))); err != nil {
-		return r, err
-	}
-	dir, err := a.openReal(filepath.Dir(args.To))
-	if err != nil {
-		return r, err
-	}
 	defer dir.Close()
 	base, temp := filepath.Base(args.To), ".new."+token()
 	var said strings.Builder
@@ -192,6 +173,50 @@ func (a *agent) files(ctx context.Context, args FilesArgs) (r FilesResult, err e
 		return r, errors.Join(err, os.RemoveAll(fdPath(dir, temp)))
 	}
 	return r, unix.Syncfs(fd)
+}
+
+// filesDry tells whether files could do it, and whether something is there.
+func (a *agent) filesDry(_ context.Context, args FilesArgs) (r FilesResult, err error) {
+	parent, dir, err := a.between(args)
+	if err != nil {
+		return r, err
+	}
+	defer parent.Close()
+	defer dir.Close()
+	r.There = lexists(fdPath(dir, filepath.Base(args.To)))
+	return r, nil
+}
+
+// between opens the folder in the snapshot that has what is asked for, and the
+// one on the host that it comes into.
+func (a *agent) between(args FilesArgs) (parent, dir *os.File, err error) {
+	v, err := a.volumes(args.Snapshot.FSID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer v.close()
+	then, _, err := v.find(args.Snapshot)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer then.Close()
+	if args.To != filepath.Clean(args.To) || !filepath.IsAbs(args.To) || args.To == "/" {
+		return nil, nil, invalid("%q is not an absolute path", args.To)
+	}
+	base := filepath.Clean("/" + args.Path)
+	if parent, err = btrfs.At(then, strings.Trim(filepath.Dir(base), "/")); err == nil {
+		_, err = os.Lstat(fdPath(parent, filepath.Base(base)))
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		err = &Error{Code: "not-found", Message: fmt.Sprintf("there is no %s in the snapshot %s", base, args.Snapshot.Path), Hint: []string{"# on the host: ls -a " + quote(args.Snapshot.Path)}}
+	}
+	if err == nil {
+		dir, err = a.openReal(filepath.Dir(args.To))
+	}
+	if err != nil && parent != nil {
+		parent.Close()
+	}
+	return parent, dir, err
 }
 
 // openReal opens a folder of the host, but follows no link: whoever may make one

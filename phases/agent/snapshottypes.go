@@ -152,7 +152,8 @@ type FilesArgs struct {
 
 // FilesResult is what was done.
 type FilesResult struct {
-	Kept string `json:"kept,omitempty"` // what was there before
+	Kept  string `json:"kept,omitempty"`  // what was there before
+	There bool   `json:"there,omitempty"` // of a dry one: something is there
 }
 
 // DeleteArgs names snapshots by uuid.

@@ -68,8 +68,10 @@ const (
 	OpSnapshots = "btrfs.list"     // DiscoverArgs → []Snapshot made by deployer
 	OpPreview   = "btrfs.preview"  // PreviewArgs → Preview: may take and delete a temporary snapshot
 	OpFiles     = "btrfs.files"    // FilesArgs → FilesResult: single files out of a snapshot
+	OpFilesDry  = "btrfs.dryfile"  // FilesArgs → FilesResult: whether it could be done
 	OpBackup    = "btrfs.backup"   // SnapshotArgs → []Snapshot: a set for the backup host, held
 	OpCopied    = "btrfs.copied"   // Snapshot → []Deleted: it is complete; those before it go
 	OpCopies    = "btrfs.copies"   // CopiesArgs → []Copy: what a backup host has, oldest first
 	OpDelete    = "btrfs.delete"   // DeleteArgs → []Deleted: only what nothing can want any more
+	OpDeleteDry = "btrfs.drydel"   // DeleteArgs → []Deleted: only those that would stay, and why
 )

@@ -56,6 +56,12 @@ func Open(ctx context.Context, r *phases.Run) (*Vault, error) {
 	return v, phases.At("the backup host", err)
 }
 
+// Is tells whether a host is the backup host itself.
+func (v *Vault) Is(l *phases.Lane) bool { return l.Conf.Address == v.Conf.Address }
+
+// backupRun is how agents name the snapshots that they take for copies.
+const backupRun = "backup"
+
 // Chain is what the backup host has of one host.
 type Chain struct {
 	Host    string           `json:"host"`
@@ -63,6 +69,8 @@ type Chain struct {
 	Copies  []agent.Copy     `json:"copies"`  // oldest first
 	Parents []string         `json:"parents"` // uuids of those that the next one can start from
 	Wrong   []phases.Finding `json:"wrong"`
+
+	taken []agent.Snapshot // of the host itself
 }
 
 // look finds the copies that the next one can start from: their snapshots are on
@@ -73,6 +81,7 @@ func (c *Chain) look(ctx context.Context, r *phases.Run, src *phases.Lane) error
 	if err == nil {
 		err = src.Call(ctx, agent.OpSnapshots, agent.DiscoverArgs{}, &list)
 	}
+	c.taken = list
 	for _, x := range c.Copies {
 		same := func(s agent.Snapshot) bool { return s.UUID == x.UUID && s.ReadOnly && s.Changed == x.Changed }
 		if !broken(x) && slices.ContainsFunc(list, same) {
@@ -85,7 +94,24 @@ func (c *Chain) look(ctx context.Context, r *phases.Run, src *phases.Lane) error
 func (v *Vault) copies(ctx context.Context, name string) (c Chain, err error) {
 	c = Chain{Host: name, Backup: v.Name + ":" + v.conf.Path, Parents: []string{}, Wrong: []phases.Finding{}}
 	err = v.Call(ctx, agent.OpCopies, agent.CopiesArgs{Path: v.conf.Path, Host: name}, &c.Copies)
-	return c, err
+	return c, phases.At("the backup host "+v.Name, v.said(err))
+}
+
+// said is an error of the agent there: what it hints at is not typed here.
+func (v *Vault) said(err error) error {
+	var ae *agent.Error
+	if !errors.As(err, &ae) {
+		return err
+	}
+	there := *ae
+	there.Hint = nil
+	for _, h := range ae.Hint {
+		if !strings.HasPrefix(h, "#") {
+			h = v.typed(h)
+		}
+		there.Hint = append(there.Hint, h)
+	}
+	return &there
 }
 
 func broken(c agent.Copy) bool { return c.Problem != "" }
@@ -228,7 +254,7 @@ func (v *Vault) answer(p host.Process) (c agent.Copy, err error) {
 		return c, failed
 	}
 	if err == nil && res.Error != nil {
-		return c, res.Error
+		return c, v.said(res.Error)
 	}
 	return c, errors.Join(err, json.Unmarshal(res.Result, &c))
 }
@@ -240,6 +266,9 @@ func (v *Vault) Verify(ctx context.Context, r *phases.Run, src *phases.Lane) (Ch
 		return c, err
 	}
 	send := "deployer snapshots send --host " + src.Name
+	if v.Is(src) {
+		send = "# " + src.Name + " is the backup host itself: what lies on the disk that it is of is no backup; another host has to keep its copies"
+	}
 	wrong := func(what string, hint ...string) {
 		c.Wrong = append(c.Wrong, phases.Finding{Host: src.Name, What: what, Hint: hint})
 	}
@@ -262,10 +291,22 @@ func (v *Vault) Verify(ctx context.Context, r *phases.Run, src *phases.Lane) (Ch
 		case last == nil:
 			wrong("there is no complete copy of "+path, send)
 		case away == nil && !c.Parent(*last):
-			wrong("the snapshot of "+path+" that was copied last is not there any more: the next copy is a full one", send)
+			wrong(c.missing(path)+" any more: the next copy is a full one", send)
 		}
 	}
 	return c, nil
+}
+
+// missing is the end of a chain that is not there: only the last snapshot that
+// was copied stays on its host.
+func (c Chain) missing(path string) string {
+	for _, s := range c.taken {
+		copied := func(x agent.Copy) bool { return x.UUID == s.UUID }
+		if s.Source == path && s.Run == backupRun && !slices.ContainsFunc(c.Copies, copied) {
+			return "the copy of " + path + " that was made last (" + s.Path + ") is not on the backup host"
+		}
+	}
+	return "the snapshot of " + path + " that was copied last is not on " + c.Host
 }
 
 // there is what a person types to run a command on the backup host: the shell
@@ -275,7 +316,11 @@ func (v *Vault) there(words ...string) string {
 	for i, w := range words {
 		words[i], _ = syntax.Quote(w, syntax.LangBash) // fails for what is no file's name
 	}
-	return "ssh " + v.conf.Address + " '" + strings.ReplaceAll(strings.Join(words, " "), "'", `'\''`) + "'"
+	return v.typed(strings.Join(words, " "))
+}
+
+func (v *Vault) typed(line string) string {
+	return "ssh " + v.conf.Address + " '" + strings.ReplaceAll(line, "'", `'\''`) + "'"
 }
 
 // Parent tells whether the next copy can start from this one.
@@ -290,7 +335,7 @@ func Sample(ctx context.Context, r *phases.Run, name string) agent.Sample {
 	defer v.Drop()
 	c, err := v.copies(ctx, name)
 	if err != nil {
-		return agent.Sample{Detail: "the backup host: " + err.Error()}
+		return agent.Sample{Detail: err.Error()}
 	}
 	s := agent.Sample{OK: len(v.subvolumes) > 0, Detail: "no subvolumes are declared for it", Values: map[string]float64{}}
 	for _, path := range v.subvolumes {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ type ends struct {
 	vault *Vault
 	set   []agent.Snapshot
 	has   []agent.Copy
+	fails error // of the backup host
 }
 
 func newEnds(t *testing.T, set ...agent.Snapshot) *ends {
@@ -63,7 +65,7 @@ func newEnds(t *testing.T, set ...agent.Snapshot) *ends {
 	h1.Handle(agent.OpBackup, func(json.RawMessage) (any, error) { return e.set, nil })
 	h1.Handle(agent.OpSnapshots, func(json.RawMessage) (any, error) { return e.set, nil })
 	h1.Handle(agent.OpCopied, func(json.RawMessage) (any, error) { return []agent.Deleted{}, nil })
-	vault.Handle(agent.OpCopies, func(json.RawMessage) (any, error) { return e.has, nil })
+	vault.Handle(agent.OpCopies, func(json.RawMessage) (any, error) { return e.has, e.fails })
 	reached := map[string]*hosttest.Fake{}
 	for _, m := range []*phasetest.Machine{h1, vault} {
 		f := hosttest.New(t, m.Fake.Name())
@@ -121,6 +123,45 @@ func TestASendThatWasCutShortIsNoCompleteCopyOfWhatItIsNestedIn(t *testing.T) {
 	e.has = all
 	if c, err := e.vault.Verify(t.Context(), e.r, e.r.Lanes[0]); err != nil || len(c.Wrong) > 0 {
 		t.Errorf("%v %+v", err, c.Wrong)
+	}
+}
+
+// The folder was missing on the backup host, and the line that makes it was
+// hinted at as if for the host that is copied.
+func TestWhatTheBackupHostLacksIsSaidOfIt(t *testing.T) {
+	e := newEnds(t)
+	e.fails = &agent.Error{Code: "not-found", Message: "there is no folder /srv", Hint: []string{"btrfs subvolume create '/s x'", "# nothing to type"}}
+	_, err := e.vault.Send(t.Context(), e.r, e.r.Lanes[0], func(string) {})
+	f := phases.AsFailure(phases.At("h1", err))
+	if want := []string{"ssh vault 'btrfs subvolume create '\\''/s x'\\'''", "# nothing to type"}; f.Error() != "on the backup host vault: there is no folder /srv" || !slices.Equal(f.Hint, want) || f.Exit != phases.ExitPrecondition {
+		t.Errorf("%v, %q", f, f.Hint)
+	}
+}
+
+// The snapshot was said to be missing, whose copy was.
+func TestVerifyTellsWhichEndOfTheChainIsMissing(t *testing.T) {
+	here := agent.Snapshot{Source: "/", UUID: "new", Run: backupRun, ReadOnly: true, Path: "/s/new"}
+	old := agent.Copy{Snapshot: agent.Snapshot{Source: "/", UUID: "old", Path: "/s/20260102T150405Z-backup-x"}}
+	for _, c := range []struct {
+		set  []agent.Snapshot
+		want string
+	}{{[]agent.Snapshot{here}, "the copy of / that was made last (/s/new) is not on the backup host any more"}, {nil, "the snapshot of / that was copied last is not on h1 any more"}} {
+		e := newEnds(t, c.set...)
+		e.has = []agent.Copy{old}
+		chain, err := e.vault.Verify(t.Context(), e.r, e.r.Lanes[0])
+		if err != nil || len(chain.Wrong) != 1 || chain.Wrong[0].What != c.want+": the next copy is a full one" {
+			t.Errorf("%v %+v", err, chain.Wrong)
+		}
+	}
+}
+
+func TestVerifyOfTheBackupHostDoesNotHintAtASendThatIsRefused(t *testing.T) {
+	e := newEnds(t)
+	l := e.r.Lanes[0]
+	l.Conf.Address = "vault"
+	chain, err := e.vault.Verify(t.Context(), e.r, l)
+	if err != nil || len(chain.Wrong) != 1 || !strings.HasPrefix(chain.Wrong[0].Hint[0], "# h1 is the backup host itself") {
+		t.Errorf("%v %+v", err, chain.Wrong)
 	}
 }
 

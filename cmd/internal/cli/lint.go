@@ -88,6 +88,9 @@ func (a *app) initCmd() *cobra.Command {
 			case runbook != "":
 				return a.copyRunbook(runbook)
 			}
+			if filepath.Ext(a.project) == ".yaml" {
+				return a.create(filepath.Base(a.project), []byte(starter))
+			}
 			return a.create("deployer.yaml", []byte(starter))
 		},
 	}
@@ -109,13 +112,22 @@ func (a *app) copyRunbook(name string) error {
 	if err != nil {
 		return usage(err)
 	}
-	if err := os.MkdirAll("runbooks", 0o755); err != nil {
-		return err
-	}
 	return a.create(filepath.Join("runbooks", name+".yaml"), b)
 }
 
-func (a *app) create(path string, content []byte) error {
+// folder is the project's, which may not be there yet.
+func (a *app) folder() string {
+	if filepath.Ext(a.project) == ".yaml" {
+		return filepath.Dir(a.project)
+	}
+	return a.project
+}
+
+func (a *app) create(name string, content []byte) error {
+	path := filepath.Join(a.folder(), name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return usage(err)
+	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return usage(fmt.Errorf("cannot write %s: %w", path, err))
@@ -158,10 +170,7 @@ func (a *app) versionCmd() *cobra.Command {
 }
 
 func (a *app) debugCmd() *cobra.Command {
-	c := &cobra.Command{
-		Use: "debug", Short: "Print parts that deployer puts on hosts", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
+	c := &cobra.Command{Use: "debug", Short: "Print parts that deployer puts on hosts"}
 	c.AddCommand(&cobra.Command{
 		Use: "launcher", Short: "Print the launcher that the deploy user's sudo rule names", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { a.Verbatim([]byte(agent.Launcher)); return nil },

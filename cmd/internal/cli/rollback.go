@@ -32,9 +32,10 @@ func (a *app) rollbackCmd() *cobra.Command {
 		Long: `Every host of the run goes back to exactly what it was before the run: the
 recorded system, generation and boot default, by path and number. The recipe
 was written before the run's first change and is on the hosts. With the data of
-a subvolume it does what deployer.yaml says: it leaves it as it is
-(on_rollback: keep), puts back the snapshot and keeps what that replaces
-(restore), or asks (ask). Rolling back waits for no window and asks for no approval.
+a subvolume it does what deployer.yaml said when the run was made: it leaves it
+as it is (keep), puts back the snapshot and keeps what that replaces (restore),
+or asks (ask). --data restore --subvolume PATH, or with keep, decides otherwise.
+Rolling back waits for no window and asks for no approval.
 
 --dry-run says which files would be lost, change back or come back. For that it
 takes a temporary snapshot on the host, and deletes it.`,
@@ -46,7 +47,7 @@ takes a temporary snapshot on the host, and deletes it.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.StringArrayVar(&o.hosts, "host", nil, "only this host of the run; may be repeated")
-	f.StringVar(&o.data, "data", "", "keep or restore: the data of subvolumes with `on_rollback: ask`, or of those that --subvolume names")
+	f.StringVar(&o.data, "data", "", "keep or restore: the data of subvolumes with 'on_rollback: ask', or of those that --subvolume names")
 	f.StringArrayVar(&o.subvolumes, "subvolume", nil, "what --data is about; may be repeated")
 	_ = c.RegisterFlagCompletionFunc("data", cobra.FixedCompletions([]string{phases.Keep, phases.Restore}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
@@ -63,6 +64,9 @@ func arg(args []string) string {
 
 func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error {
 	p, err := a.loadProject()
+	if err == nil {
+		err = hasHosts(p, o.hosts)
+	}
 	if err != nil {
 		return err
 	}

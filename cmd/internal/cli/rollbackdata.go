@@ -15,8 +15,11 @@ import (
 // chooseData decides of every subvolume whether its data goes back: by its
 // policy, by --data, or by asking. A dry run leaves open what nobody decided.
 func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions, ask *asker) error {
-	if o.data != "" && o.data != phases.Keep && o.data != phases.Restore || len(o.subvolumes) > 0 && o.data == "" {
-		return usage(fmt.Errorf("--data is keep or restore, and says what is done with the data of --subvolume"))
+	switch {
+	case len(o.subvolumes) > 0 && o.data == "":
+		return usage(fmt.Errorf("--subvolume says whose data: what is done with it is missing"), a.again("--data keep"), a.again("--data restore"))
+	case o.data != "" && o.data != phases.Keep && o.data != phases.Restore:
+		return usage(fmt.Errorf("--data is keep or restore, not %q", o.data))
 	}
 	known := map[string]bool{}
 	for _, l := range r.Lanes {

@@ -80,14 +80,38 @@ fails, and undoes a finished run with one command.`,
 	c.SetUsageTemplate(examplesFirst(c.UsageTemplate()))
 	c.AddCommand(a.runCmd(), a.planCmd(), a.rollbackCmd(), a.resumeCmd(), a.abortCmd(), a.unlockCmd(), a.snapshotsCmd(), a.statusCmd(), a.doctorCmd(), a.historyCmd(), a.showCmd(), a.logsCmd(),
 		a.reportCmd(), a.lintCmd(), a.initCmd(), a.pluginsCmd(), a.schemaCmd(), a.versionCmd(), a.debugCmd(), agentCmd(), pluginServeCmd())
-	for _, sub := range c.Commands() {
-		sub.Args = inOurWords(sub.Args)
-	}
+	c.InitDefaultCompletionCmd()
+	worded(c)
 	return c
+}
+
+// worded gives all commands our words about arguments. A group of commands
+// takes any, and shows its help, if nobody says otherwise.
+func worded(parent *cobra.Command) {
+	for _, c := range parent.Commands() {
+		c.Args = inOurWords(c.Args)
+		if c.HasSubCommands() && !c.Runnable() {
+			c.Args, c.RunE = noSuchCommand, func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+		worded(c)
+	}
+}
+
+func noSuchCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	var hints []string
+	for _, name := range c.SuggestionsFor(args[0]) {
+		hints = append(hints, c.CommandPath()+" "+name)
+	}
+	return usage(fmt.Errorf("%s has no command %q", c.CommandPath(), args[0]), append(hints, c.CommandPath()+" --help")...)
 }
 
 // look decides how things look, by the flags and the environment.
 func (a *app) look() error {
+	a.view.Project = a.project
 	a.Streams = view.New(a.view)
 	if a.verbose > 0 {
 		a.TTY = false // the log goes to the same place, so nothing is redrawn there
@@ -162,7 +186,11 @@ func (a *app) exit(err error) int {
 
 // jsonError puts the failure on stderr as a record too: the last one.
 func (a *app) jsonError(f *phases.Failure) {
-	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": f.Hint}))
+	var hints []string
+	for _, h := range f.Hint {
+		hints = append(hints, a.Here(h))
+	}
+	a.Notef("%s\n", mustJSON(map[string]any{"type": "exit_error", "exit": f.Exit, "error": f.Error(), "hint": hints}))
 }
 
 func count(n int, what string) string {

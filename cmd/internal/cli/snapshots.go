@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -29,9 +30,6 @@ func (a *app) snapshotsCmd() *cobra.Command {
 	c := &cobra.Command{Use: "snapshots", Short: "List, compare, restore, prune and copy the snapshots on the hosts",
 		Example: "  deployer snapshots list\n  deployer snapshots restore production SNAPSHOT --dry-run\n  deployer snapshots prune --dry-run"}
 	c.AddCommand(a.snapshotsListCmd(), a.snapshotsDiffCmd(), a.snapshotsRestoreCmd(), a.snapshotsPruneCmd(), a.snapshotSendCmd(), a.snapshotVerifyCmd())
-	for _, sub := range c.Commands() {
-		sub.Args = inOurWords(sub.Args)
-	}
 	return c
 }
 
@@ -70,11 +68,14 @@ func (a *app) snapshotsListCmd() *cobra.Command {
 func (a *app) snapshotsDiffCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "diff HOST SNAPSHOT", Short: "Show what a restore of a snapshot would do to files", Args: cobra.ExactArgs(2), ValidArgsFunction: a.completeHosts,
-		Long: "SNAPSHOT is what `snapshots list` shows, or a path that its JSON has.\nFor this a temporary snapshot is taken on the host, and deleted.",
+		Long: "SNAPSHOT is what `snapshots list` shows, 4 characters of it or more, or a path\nthat its JSON has. For this a temporary snapshot is taken on the host, and deleted.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
 				to, err := pick(ctx, r.Lanes[0], args[1:])
 				if err != nil {
+					return err
+				}
+				if err := together(r.Lanes[0].Name, to); err != nil {
 					return err
 				}
 				return a.showBack(ctx, r.Lanes[0], to, a.Streams)
@@ -90,13 +91,22 @@ func (a *app) snapshotsRestoreCmd() *cobra.Command {
 		Long: `All of the snapshots named come back, or none. Who uses the subvolumes is stopped
 and started again; what is replaced is kept as a snapshot, and restoring that one
 undoes the restore. The system stays what it is: deployer rollback brings both back.
+SNAPSHOT is what "snapshots list" shows, 4 characters of it or more, or a path that
+its JSON has.
 
 With --file, one file or folder out of a snapshot; what is in its place is kept beside it.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			switch {
-			case o.to != "" && o.file == "" || o.file != "" && len(args) != 2:
-				return usage(fmt.Errorf("--file takes one file out of one snapshot, and --to says where to"))
-			case o.file != "" && o.reason+o.into != "":
+			file, to := c.Flags().Changed("file"), c.Flags().Changed("to")
+			switch { // an empty one is a variable that was not set: never the whole subvolume
+			case file && o.file == "":
+				return usage(fmt.Errorf("--file is empty: it names what to take out of the snapshot"))
+			case to && !file:
+				return usage(fmt.Errorf("--to says where a single file goes: --file, which names it, is missing"))
+			case to && (!path.IsAbs(o.to) || path.Clean(o.to) != o.to || o.to == "/"):
+				return usage(fmt.Errorf("--to is what the file will be called on the host, an absolute path, not %q", o.to))
+			case file && len(args) != 2:
+				return usage(fmt.Errorf("--file takes one file out of one snapshot, and %d are named", len(args)-1))
+			case file && o.reason+o.into != "":
 				return usage(fmt.Errorf("--file leaves no record: --reason and --json-into are for whole subvolumes"))
 			}
 			return a.onHosts(c.Context(), args[:1], func(ctx context.Context, r *phases.Run) error {
@@ -114,7 +124,7 @@ With --file, one file or folder out of a snapshot; what is in its place is kept 
 	f := c.Flags()
 	f.BoolVar(&o.dryRun, "dry-run", false, "only show what would be done")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.StringVar(&o.file, "file", "", "only this: a path in the snapshot, or what it is called on the host")
+	f.StringVar(&o.file, "file", "", "only this: a path in the snapshot without / at its begin, or what it is called on the host")
 	f.StringVar(&o.to, "to", "", "where on the host; default: where it was")
 	f.StringVar(&o.reason, "reason", "", "why; kept in the record")
 	f.StringVar(&o.into, "json-into", "", "write every event to this file as JSON lines, too")
@@ -174,10 +184,8 @@ func (a *app) withHosts(ctx context.Context, names []string, do func(context.Con
 		}
 		slices.Sort(names)
 	}
-	for _, name := range names {
-		if p.Hosts[name] == nil {
-			return usage(fmt.Errorf("deployer.yaml has no host %q", name))
-		}
+	if err := hasHosts(p, names); err != nil {
+		return err
 	}
 	if err := a.lanes(r, names); err != nil {
 		return err
@@ -190,9 +198,20 @@ func (a *app) withHosts(ctx context.Context, names []string, do func(context.Con
 	return sig.ended(do(sig.ctx, r))
 }
 
+func hasHosts(p *runbooks.Project, names []string) error {
+	for _, name := range names {
+		if p.Hosts[name] == nil {
+			return usage(fmt.Errorf("deployer.yaml has no host %q", name))
+		}
+	}
+	return nil
+}
+
 func snapshotsOn(ctx context.Context, l *phases.Lane, all bool) (list []agent.Snapshot, err error) {
 	return list, l.Call(ctx, agent.OpSnapshots, agent.DiscoverArgs{Foreign: all}, &list)
 }
+
+const idLeast = 4 // characters of a UUID that name a snapshot
 
 // pick finds the snapshots that were named.
 func pick(ctx context.Context, l *phases.Lane, names []string) (to []agent.Snapshot, err error) {
@@ -202,10 +221,14 @@ func pick(ctx context.Context, l *phases.Lane, names []string) (to []agent.Snaps
 	}
 	for _, name := range names {
 		fits := slices.DeleteFunc(slices.Clone(all), func(s agent.Snapshot) bool {
-			return s.Path != path.Clean(name) && path.Base(s.Name) != name && (len(name) < 4 || !strings.HasPrefix(s.UUID, name))
+			return s.Path != path.Clean(name) && path.Base(s.Name) != name && (len(name) < idLeast || !strings.HasPrefix(s.UUID, name))
 		})
 		if len(fits) != 1 {
-			return nil, usage(fmt.Errorf("%d snapshots on %s are named %q", len(fits), l.Name, name), "deployer snapshots list --all --host "+l.Name)
+			err := fmt.Errorf("%d snapshots on %s are named %q", len(fits), l.Name, name)
+			if len(name) < idLeast {
+				err = fmt.Errorf("%q is too short for a snapshot's name: type at least %d characters of it", name, idLeast)
+			}
+			return nil, usage(err, "deployer snapshots list --all --host "+l.Name)
 		}
 		to = append(to, fits[0])
 	}
@@ -237,32 +260,60 @@ func rebootFor(l *phases.Lane, s agent.Snapshot) string {
 	return ""
 }
 
+// inside is what a file that is called so, on the host or below the subvolume,
+// is called in a snapshot of it.
+func inside(from agent.Snapshot, file string) (string, error) {
+	in := path.Clean(file)
+	if path.IsAbs(in) {
+		rest, ok := strings.CutPrefix(in+"/", strings.TrimSuffix(from.Source, "/")+"/")
+		if !ok || from.Source == "" {
+			return "", usage(fmt.Errorf("%s is not in %s, which the snapshot is of; a path without / at its begin is one in the snapshot", file, cmp.Or(from.Source, from.Path)))
+		}
+		in = path.Clean(rest)
+	}
+	if in == "." || !filepath.IsLocal(in) {
+		return "", usage(fmt.Errorf("--file %q is no file in the snapshot; all of it comes back without --file", file))
+	}
+	return "/" + in, nil
+}
+
 // restoreFile is no run: what is in the way is kept, and nothing is to be undone.
-func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapshot, o *snapshotsOptions) error {
-	l, args := r.Lanes[0], agent.FilesArgs{Snapshot: from, Path: filepath.Join("/", o.file), To: o.to}
-	if rest, inside := strings.CutPrefix(path.Clean(o.file), strings.TrimSuffix(from.Source, "/")+"/"); inside { // as it is called on the host
-		args.Path = "/" + rest
+func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapshot, o *snapshotsOptions) (err error) {
+	l, args := r.Lanes[0], agent.FilesArgs{Snapshot: from, To: o.to}
+	if args.Path, err = inside(from, o.file); err != nil {
+		return err
 	}
 	if args.To == "" {
+		if from.Source == "" {
+			return usage(fmt.Errorf("nobody knows what %s is a snapshot of: say by --to where the file goes", from.Path))
+		}
 		args.To = filepath.Join(from.Source, args.Path)
 	}
-	text := fmt.Sprintf("%s: %s as it is in %s\n", l.Name, view.Clean(args.To), view.Clean(from.Path+args.Path))
+	var could agent.FilesResult
+	if err := l.Call(ctx, agent.OpFilesDry, args, &could); err != nil {
+		return phases.At(l.Name, err)
+	}
+	text := fmt.Sprintf("%s as it is in %s\n", view.Clean(args.To), view.Clean(from.Path+args.Path))
+	would := l.Name + ": would put " + text
+	if could.There {
+		would += l.Name + ": what is there now would be kept beside it, under a name with the time\n"
+	}
 	switch {
 	case o.dryRun && a.json:
 		a.JSONDoc(args)
 		return nil
 	case o.dryRun:
-		a.Printf("%s", text)
+		a.Printf("%s", would)
 		return nil
 	case !o.yes:
-		a.Notef("%s", text)
+		a.Notef("%s", would)
 	}
 	ask := &asker{app: a}
 	if err := ask.confirm(ctx, "Restore?", o.yes, "--yes"); err != nil {
 		return err
 	}
 	var done agent.FilesResult
-	err := r.Alone(ctx, l, func() error { return l.Call(ctx, agent.OpFiles, args, &done) })
+	err = r.Alone(ctx, l, func() error { return l.Call(ctx, agent.OpFiles, args, &done) })
 	if err != nil {
 		return phases.At(l.Name, err)
 	}
@@ -270,7 +321,7 @@ func (a *app) restoreFile(ctx context.Context, r *phases.Run, from agent.Snapsho
 		a.JSONDoc(done)
 		return nil
 	}
-	a.Printf("%s", text)
+	a.Printf("%s: %s", l.Name, text)
 	if done.Kept != "" {
 		a.Printf("%s: what it was is kept as %s\n", l.Name, view.Clean(done.Kept))
 	}

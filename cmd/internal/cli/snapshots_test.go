@@ -43,3 +43,17 @@ func TestPreviewOfARootSaysThatTheHostIsRebooted(t *testing.T) {
 		t.Errorf("reboot into %q, %q", into, not)
 	}
 }
+
+// /etc/passwd was looked for as /etc/passwd below the subvolume.
+func TestAFileOutsideOfTheSnapshotIsNotTakenAsBelowIt(t *testing.T) {
+	for _, c := range []struct{ source, file, want string }{
+		{"/var/lib/services", "app/x", "/app/x"}, {"/var/lib/services", "./app//x/", "/app/x"}, {"/var/lib/services", "/var/lib/services/app/x", "/app/x"},
+		{"/", "/etc/passwd", "/etc/passwd"}, {"/", "etc/passwd", "/etc/passwd"}, {"", "x", "/x"},
+		{"/var/lib/services", "/etc/passwd", ""}, {"/var/lib/services", "/var/lib/services2/x", ""}, {"/var/lib/services", "../x", ""}, {"/var/lib/services", "/var/lib/services/../x", ""},
+		{"/var/lib/services", "/", ""}, {"/var/lib/services", "/var/lib/services/", ""}, {"/var/lib/services", ".", ""}, {"/", "/", ""}, {"", "/etc/passwd", ""},
+	} {
+		if got, err := inside(agent.Snapshot{Source: c.source}, c.file); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%s in %q: %q, %v", c.file, c.source, got, err)
+		}
+	}
+}

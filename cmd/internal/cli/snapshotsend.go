@@ -79,7 +79,8 @@ func (a *app) withVault(ctx context.Context, hosts []string, do func(context.Con
 		defer v.Drop()
 		code := phases.ExitOK
 		for _, l := range r.Lanes {
-			if l.Conf.Address == v.Conf.Address && !slices.Contains(hosts, l.Name) {
+			if v.Is(l) && !slices.Contains(hosts, l.Name) {
+				a.Notef("%s is the backup host itself, and left out\n", l.Name)
 				continue
 			}
 			if err := do(ctx, r, v, l); ctx.Err() != nil {

@@ -49,7 +49,7 @@ func (s *Streams) Doctor(list []Checkup) {
 			b.WriteString(s.wrap("  "+s.style(color, pad(c.State, 4))+"  "+pad(c.Check, 10)+"  ", c.Text))
 			lead := "        next: "
 			for _, hint := range c.Hint {
-				b.WriteString(lead + Clean(hint) + "\n")
+				b.WriteString(lead + Clean(s.Here(hint)) + "\n")
 				lead = pad("", len(lead))
 			}
 		}

@@ -170,12 +170,12 @@ func (h *Human) created(rec state.Record) string {
 const tookWidth = 7
 
 // row is one line: when, how, which step, where, what, how long. What the
-// plan or the recipe said before is cut to fit; what is news never is.
+// plan or the recipe said before is cut to fit a terminal; what is news never is.
 func (h *Human) row(rec state.Record, m [2]string, text string, cut bool) string {
 	head := fmt.Sprintf("%s %s %s", h.style(dim, h.clock(rec.Time)), h.style(m[1], h.sym(m[0], 4)), h.columns(rec))
 	room := max(h.Width-1-width(head)-1-tookWidth, 16)
 	body := h.text(Clean(text))
-	if cut {
+	if cut && !h.Log {
 		body = fit(body, room)
 		if h.ASCII && strings.HasSuffix(body, "…") {
 			body = fit(body, room-2)

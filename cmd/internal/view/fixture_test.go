@@ -272,6 +272,7 @@ func failingRun() []state.Record {
 	t := tell("production", "").phase("switch", "").phase("validate", "healthy")
 	t.step(state.StepFailed, 60.04, "validate", "healthy", "production", "", why)
 	t.undo("production", false)
+	t.add(0, state.Record{Kind: state.Note, Host: "production", Text: "/persist: what it was is kept as /.snapshots/was"}, nil)
 	return t.finished(state.RolledBack, 20, state.Restored).recs
 }
 

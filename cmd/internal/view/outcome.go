@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"mvdan.cc/sh/v3/syntax"
+
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/state"
 )
@@ -36,13 +38,20 @@ func (s *Streams) hints(b *strings.Builder, hints []string) {
 		if i > 0 {
 			label = "       "
 		}
-		b.WriteString(s.style(cyan, label) + Clean(here(h)) + "\n")
+		b.WriteString(s.style(cyan, label) + Clean(s.Here(h)) + "\n")
 	}
 }
 
-// here is a hint as it is typed on this machine: the address `local` is no name
-// that ssh knows.
-func here(hint string) string {
+// Here is a hint as it is typed on this machine and of this project: the address
+// `local` is no name that ssh knows, and what was given by -f is given again.
+func (s *Streams) Here(hint string) string {
+	if rest, ours := strings.CutPrefix(hint, "deployer "); ours && s.Project != "" && !strings.Contains(hint, " -f") && !strings.Contains(hint, "--project") {
+		name, err := syntax.Quote(s.Project, syntax.LangBash)
+		if err != nil { // it has a NUL byte, so nobody typed it
+			return hint
+		}
+		return "deployer -f " + name + " " + rest
+	}
 	rest, local := strings.CutPrefix(hint, "ssh local ")
 	if local && strings.HasPrefix(rest, "'") {
 		return "sh -c " + rest

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases"
-	"github.com/hbohlen/deployer/state"
 )
 
 // Report renders a run as Markdown, from its journal's fold and its plan. It is
@@ -79,13 +78,11 @@ func reportSteps(b *strings.Builder, r Row, zone *time.Location) {
 			fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", ph.Name, cell(name), st.Host, st.Status, Duration(st.Elapsed), cell(brief(firstLine(said(st.Text, st.Reason)))))
 		}
 	}
-	if len(r.Decisions)+len(r.Checks)+len(r.Notifications) > 0 {
+	if len(r.events()) > 0 {
 		b.WriteString("\n## Events\n\n")
 	}
-	for _, l := range [][]state.Record{r.Decisions, r.Checks, r.Notifications} {
-		for _, d := range l {
-			fmt.Fprintf(b, "- %s %s\n", d.Time.In(zone).Format(time.RFC3339), cell(words[d.Kind]+said(d.Text, d.Reason)))
-		}
+	for _, d := range r.events() {
+		fmt.Fprintf(b, "- %s %s\n", d.Time.In(zone).Format(time.RFC3339), cell(tells(d)))
 	}
 }
 

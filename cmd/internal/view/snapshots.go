@@ -80,7 +80,7 @@ func (s *Streams) Prune(rows []Pruned) {
 		s.host(i, row.Host, len(row.Snapshots))
 		table := [][]string{{"", "SNAPSHOT", "OF", "BY", "BECAUSE"}}
 		for _, k := range row.Snapshots {
-			if !k.Keep {
+			if !k.Keep && k.State != "refused" {
 				goes++
 			}
 			table = append(table, []string{fate(k), k.UUID[:8], Clean(cmp.Or(k.Source, k.Origin)), by(k.Snapshot), Clean(k.Why)})

@@ -3,6 +3,7 @@ package view
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,13 +206,24 @@ func (s *Streams) Show(r Row, zone *time.Location) {
 			b.WriteString(s.showStep(st, names, hosts))
 		}
 	}
-	for _, list := range [][]state.Record{r.Decisions, r.Checks, r.Notifications} {
-		for _, d := range list {
-			b.WriteString(s.wrap("  • "+d.Time.In(zone).Format("15:04:05")+" ", words[d.Kind]+said(d.Text, d.Reason)))
-		}
+	for _, d := range r.events() {
+		b.WriteString(s.wrap("  • "+d.Time.In(zone).Format("15:04:05")+" ", tells(d)))
 	}
 	fmt.Fprintf(&b, "  folder   %s\n", r.Path)
 	s.Printf("%s", b.String())
+}
+
+// events are what is to be told of a run beside its steps.
+func (r Row) events() []state.Record {
+	return slices.Concat(r.Decisions, r.Checks, r.Notes, r.Notifications)
+}
+
+func tells(d state.Record) string {
+	text := words[d.Kind] + said(d.Text, d.Reason)
+	if d.Kind == state.Note && d.Host != "" {
+		text = d.Host + ": " + text
+	}
+	return text
 }
 
 var stepMark = map[state.StepStatus]string{

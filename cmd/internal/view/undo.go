@@ -67,7 +67,7 @@ func (s *Streams) data(b *strings.Builder, list []Data) {
 	}
 }
 
-const backMost = 10 // files of a kind that are named; JSON has more
+const backMost = 10 // files of a kind that are named; JSON has a thousand
 
 // Back says what a restore of a subvolume would do to its files.
 func Back(d Data) string {
@@ -83,23 +83,32 @@ func Back(d Data) string {
 	if p.Pinned > 0 {
 		fmt.Fprintf(&b, "      at most %s are in the snapshot alone\n", Bytes(int64(p.Pinned)))
 	}
-	for _, k := range []struct {
-		word  string
-		files []string
-		all   int
-	}{{"lost", p.Lost, p.Counts[0]}, {"changed back", p.Reverted, p.Counts[1]}, {"comes back", p.Coming, p.Counts[2]}} {
-		for i, f := range k.files {
-			if i == backMost {
-				fmt.Fprintf(&b, "      %s  … and %d more\n", pad("", 12), k.all-i)
+	at := func(file string) string { return Clean(path.Join(cmp.Or(d.Snapshot.Source, "/"), file)) }
+	var moved []string
+	for _, m := range p.Moved {
+		moved = append(moved, at(m[1])+" → "+at(m[0]))
+	}
+	for i, files := range [][]string{each(p.Lost, at), each(p.Reverted, at), each(p.Coming, at), moved} {
+		word := []string{"lost", "changed back", "comes back", "moved back"}[i]
+		for n, f := range files {
+			if n == backMost {
+				fmt.Fprintf(&b, "      %s  … and %d more (--json names up to 1000)\n", pad("", 12), p.Counts[i]-n)
 				break
 			}
-			fmt.Fprintf(&b, "      %s  %s\n", pad(k.word, 12), Clean(path.Join(cmp.Or(d.Snapshot.Source, "/"), f)))
+			fmt.Fprintf(&b, "      %s  %s\n", pad(word, 12), f)
 		}
 	}
 	if p.Temporary != "" {
 		b.WriteString("      (a temporary snapshot was taken for this, and deleted)\n")
 	}
 	return b.String()
+}
+
+func each(list []string, do func(string) string) (out []string) {
+	for _, x := range list {
+		out = append(out, do(x))
+	}
+	return out
 }
 
 // Pause takes the live line away, for a prompt or a result.

@@ -21,8 +21,10 @@ type Streams struct {
 	TTY      bool // stderr is a terminal: a live line may be drawn
 	Color    bool
 	ASCII    bool
-	Width    int // columns; 100 when it is not known
+	Width    int  // columns; 100 when it is not known
+	Log      bool // stderr is no terminal: nothing is cut to fit
 	Quiet    bool
+	Project  string // as -f named it; hints name it too
 
 	mu   sync.Mutex
 	live atomic.Pointer[live] // the line that has to make room first
@@ -33,13 +35,16 @@ type Options struct {
 	Color string // auto, always, never
 	ASCII bool
 	Quiet bool
+
+	Project string
 }
 
 // New looks at the environment: NO_COLOR, CLICOLOR_FORCE, TERM, the locale and
 // the terminal's width.
 func New(o Options) *Streams {
-	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet}
+	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet, Project: o.Project}
 	s.TTY = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
+	s.Log = !term.IsTerminal(int(os.Stderr.Fd()))
 	if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 40 {
 		s.Width = w
 	}

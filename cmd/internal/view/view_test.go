@@ -313,10 +313,35 @@ func TestTheRollbackIsAmongTheHints(t *testing.T) {
 	}
 }
 
+// Who works with -f pasted a hint, and it was about another project.
+func TestHintsNameTheProjectThatWasNamed(t *testing.T) {
+	for hint, want := range map[string]string{
+		"deployer rollback r1   # undo it": "deployer -f 'a b' rollback r1   # undo it", "deployer run x -f 'a b' --yes": "deployer run x -f 'a b' --yes",
+		"deployer '--project=a b' run": "deployer '--project=a b' run", "ssh web df": "ssh web df", "# deployer": "# deployer",
+	} {
+		if got := (&Streams{Project: "a b"}).Here(hint); got != want {
+			t.Errorf("%q is %q, want %q", hint, got, want)
+		}
+	}
+}
+
+// A log of CI had only the begin of what steps had done.
+func TestALogHasWholeLines(t *testing.T) {
+	text := "keep a copy of 1 file with digests, and the checkout's state, and more that no terminal has room for"
+	for log, want := range map[bool]bool{true: true, false: false} {
+		var b bytes.Buffer
+		h := NewHuman(&Streams{Out: &b, Err: &b, Width: 80, Log: log}, time.UTC)
+		h.Event(state.Record{Kind: state.StepDone, Step: "backup/repository", Text: text, Elapsed: 2})
+		if strings.Contains(b.String(), text) != want {
+			t.Errorf("log %v: %s", log, &b)
+		}
+	}
+}
+
 // TestHintsForThisMachine: "local" is no name that ssh knows.
 func TestHintsForThisMachine(t *testing.T) {
 	for hint, want := range map[string]string{"ssh local df -h": "df -h", "ssh local 'a && b'": "sh -c 'a && b'", "ssh localhost df": "ssh localhost df", "# add": "# add"} {
-		if got := here(hint); got != want {
+		if got := (&Streams{}).Here(hint); got != want {
 			t.Errorf("%q is %q, want %q", hint, got, want)
 		}
 	}

@@ -73,7 +73,7 @@ func TestCompareNamesEveryKindOfChange(t *testing.T) {
 	want := []string{
 		`new "added"`, `new "added/dir"`, `new "added/dir/-n\n\t\tl"`, `new "added/fifo"`,
 		`gone "gone"`, `gone "gone/deep"`, `gone "gone/deep/a"`, `gone "gone/deep/b"`,
-		`changed "keep/grown"`, `changed "keep/mode"`, `moved "keep/moved" keep/elsewhere`, `gone "keep/replaced"`, `new "keep/replaced"`,
+		`changed "keep/grown"`, `changed "keep/mode"`, `moved "keep/moved" keep/elsewhere`, `changed "keep/replaced"`,
 		`gone "keep/second"`, `changed "keep/short"`, `new "keep/third"`, `changed "keep/xattr"`,
 		`moved "old" new`, `changed "old/sub/f"`, `moved "old/sub/f" new/sub/f`, `moved "swap1" swap2`, `moved "swap2" swap1`,
 	}
@@ -88,6 +88,19 @@ func TestCompareNamesEveryKindOfChange(t *testing.T) {
 	same, err := Compare(older, mustSnapshot(t, d, "older", "again"))
 	if err != nil || len(same.Changes) > 0 || same.Bytes > 0 {
 		t.Errorf("%+v %v", same, err)
+	}
+}
+
+// A file whose path sorted in between kept the two from each other.
+func TestAFileThatWasWrittenAnewAndRenamedIsOneChange(t *testing.T) {
+	d := disk(t)
+	create(t, d, "s")
+	shell(t, d+"/s", "echo 1 > x; echo 1 > xh; echo 1 > y")
+	older := mustSnapshot(t, d, "s", "older")
+	shell(t, d+"/s", "for f in x xh; do echo 2 > .$f.tmp; mv .$f.tmp $f; done; mkdir -p y2; rm y; mv y2 y")
+	diff, err := Compare(older, mustSnapshot(t, d, "s", "newer"))
+	if want := []Change{{Path: "x", Kind: Changed}, {Path: "xh", Kind: Changed}, {Path: "y", Kind: Changed}}; err != nil || !slices.Equal(diff.Changes, want) {
+		t.Errorf("%+v %v", diff, err)
 	}
 }
 

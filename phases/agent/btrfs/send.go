@@ -2,6 +2,7 @@ package btrfs
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ type Change struct {
 // The kinds of changes.
 const (
 	New     = "new"
-	Changed = "changed" // content, owner, mode or attributes
+	Changed = "changed" // content, owner, mode or attributes, or another file by its name
 	Gone    = "gone"
 	Moved   = "moved"
 )
@@ -277,8 +278,25 @@ func (s *stream) diff() Diff {
 		done[n] = true
 		d.Changes = append(d.Changes, n.changes()...)
 	}
-	slices.SortFunc(d.Changes, func(a, b Change) int { return strings.Compare(a.Path+a.Kind, b.Path+b.Kind) })
+	slices.SortFunc(d.Changes, func(a, b Change) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Kind, b.Kind))
+	})
+	d.Changes = rewritten(d.Changes)
 	return d
+}
+
+// rewritten makes one change of what is gone and new at one path: programs
+// replace a file by another one that they rename to its name.
+func rewritten(sorted []Change) (list []Change) {
+	for _, c := range sorted {
+		last := len(list) - 1
+		if last >= 0 && list[last].Path == c.Path && list[last].Kind == Gone && c.Kind == New {
+			list[last].Kind = Changed
+			continue
+		}
+		list = append(list, c)
+	}
+	return list
 }
 
 func (n *node) changes() (list []Change) {
