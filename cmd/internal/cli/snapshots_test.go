@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/hbohlen/deployer/phases"
@@ -55,5 +56,15 @@ func TestAFileOutsideOfTheSnapshotIsNotTakenAsBelowIt(t *testing.T) {
 		if got, err := inside(agent.Snapshot{Source: c.source}, c.file); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s in %q: %q, %v", c.file, c.source, got, err)
 		}
+	}
+}
+
+// --subvolume alone was answered with what --data is.
+func TestASubvolumeWithoutDataIsToldWhatIsMissing(t *testing.T) {
+	a, _ := newAsker("rollback", "--subvolume", "/persist")
+	err := a.chooseData(t.Context(), &phases.Run{}, &rollbackOptions{subvolumes: []string{"/persist"}}, a)
+	f := phases.AsFailure(err)
+	if f.Exit != phases.ExitUsage || !slices.Contains(f.Hint, "deployer rollback --subvolume /persist --data restore") {
+		t.Errorf("%+v", f)
 	}
 }
