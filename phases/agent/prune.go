@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,8 +109,8 @@ func (a *agent) deletable(s *store, v *volumes, id uint64, made map[string]Snaps
 	if err != nil {
 		return fmt.Errorf("who holds it cannot be told: %w", err)
 	}
-	for by, reason := range holds[info.UUID] {
-		return fmt.Errorf("held by %s: %s", by, reason)
+	if by := slices.Sorted(maps.Keys(holds[info.UUID])); len(by) > 0 {
+		return fmt.Errorf("held by %s: %s", by[0], holds[info.UUID][by[0]])
 	}
 	run, err := wanted(s, snap, info.UUID)
 	if err != nil {
