@@ -362,10 +362,13 @@ func (a *app) restoreData(ctx context.Context, r *phases.Run, to []agent.Snapsho
 // together refuses what no host could put back: a run that begins is to be able to end.
 func together(host string, to []agent.Snapshot) error {
 	for i, s := range to {
-		name := s.UUID[:min(len(s.UUID), 8)]
 		if s.Origin == "" {
-			return usage(fmt.Errorf("%s cannot be restored as a whole: %s has no subvolume with a name that it was taken of", name, host),
-				"deployer snapshots restore "+host+" "+name+" --file PATH --to PATH   # a part of it", "deployer snapshots list --all --host "+host)
+			why := "nobody knows what %s is a snapshot of"
+			if s.Source != "" {
+				why = "%s is of the top level of its file system, which has no name that could be exchanged"
+			}
+			return usage(fmt.Errorf(why+": it cannot be restored as a whole", s.Path),
+				"deployer snapshots restore "+host+" "+s.UUID[:min(len(s.UUID), 8)]+" --file NAME --to PATH   # a part of it", "deployer snapshots list --all --host "+host)
 		}
 		if slices.ContainsFunc(to[:i], func(o agent.Snapshot) bool { return o.FSID == s.FSID && o.Origin == s.Origin }) {
 			return usage(fmt.Errorf("/%s on %s is to be restored twice: of its snapshots, name one", strings.Trim(s.Origin, "/"), host), "deployer snapshots list --all --host "+host)
