@@ -236,6 +236,12 @@ func (n node) rebootInto(version string) {
 	n.Helper()
 	check(n.T, "reboot into "+version, 0, os.Getenv("LAB_BIN"), "host", string(n.Host), "reboot")
 	n.WaitSSH(n.T)
+	n.comesUpWith(version)
+}
+
+// comesUpWith waits: sshd answers before the services of a boot do.
+func (n node) comesUpWith(version string) {
+	n.Helper()
 	n.ssh("app is up", 0, "for i in $(seq 600); do systemctl is-active app && exit; sleep 0.1; done; exit 1")
 	n.serves(version)
 }
@@ -287,7 +293,7 @@ func smokePower(n node, good string) {
 	start := time.Now()
 	labtest.Fresh(n.T, "staging")
 	fmt.Printf("ok    %6d ms  fresh\n", time.Since(start).Milliseconds())
-	n.serves("1.0.0")
+	n.comesUpWith("1.0.0")
 }
 
 func smokeNetwork(n node) {
