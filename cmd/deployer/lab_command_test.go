@@ -79,7 +79,8 @@ func (s *site) deployer(args ...string) result {
 	return wait()
 }
 
-// start begins it; wait gives how it ended.
+// start begins it; wait gives how it ended. A test that fails before it waits ends
+// it, and tells what it had said.
 func (s *site) start(args ...string) (*exec.Cmd, func() result) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
@@ -92,9 +93,18 @@ func (s *site) start(args ...string) (*exec.Cmd, func() result) {
 		cancel()
 		s.Fatal(err)
 	}
+	waited := false
+	s.Cleanup(func() {
+		if !waited {
+			cancel()
+			err := cmd.Wait()
+			s.Logf("deployer %s, not waited for: %v\n%s%s%s\n%s", strings.Join(args, " "), err, &out, &errs, s.logTail(), s.written())
+		}
+	})
 	return cmd, func() result {
 		s.Helper()
 		defer cancel()
+		waited = true
 		err := cmd.Wait()
 		r := result{"deployer " + strings.Join(args, " "), exitCode(s.T, err), out.String(), errs.String()}
 		if ctx.Err() != nil {
