@@ -381,7 +381,7 @@ func loopsOn(devs map[uint64]bool) (list []string) {
 
 func busy(r *restoration, who []string) error {
 	return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore /%s: %s", r.Members[0].Name, strings.Join(who, "; ")),
-		Hint: []string{"# end these processes, then from the controller: deployer rollback " + r.Run, "# or all of it by hand:"}}
+		Hint: []string{"# end these processes and go on from the controller, or do all of it by hand:"}}
 }
 
 // devices is by which numbers open files of the members, and of what is
