@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -86,6 +87,12 @@ func (s *site) survives(random *rand.Rand, round int) {
 			s.agree(s.host(h.Name), h.To)
 		}
 	case res.exit == phases.ExitRefused && strings.Contains(res.err, "is over: succeeded"):
+	case elsewhere && res.exit == phases.ExitRefused && slices.ContainsFunc(run.plan.Hosts, func(h phases.PlanHost) bool {
+		return h.Name == "production" && h.To == s.production.Facts(s.T).System
+	}): // its hosts were told that it is over
+		for _, h := range run.plan.Hosts {
+			s.agree(s.host(h.Name), h.To)
+		}
 	case elsewhere && (res.exit == phases.ExitRefused || res.exit == phases.ExitPrecondition): // it had come to no host, or had told none
 		same()
 		if res.exit == phases.ExitPrecondition {
