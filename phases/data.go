@@ -48,6 +48,14 @@ func (l *Lane) GoesBack(s agent.Snapshot) bool {
 	})
 }
 
+// GoesBackAlready tells whether the host was told to go back by the lane's recipe:
+// then that is what was chosen. Of a lane that is stuck it may be chosen anew.
+func (l *Lane) GoesBackAlready(ctx context.Context, run string) (bool, error) {
+	seen, err := l.known(ctx, run)
+	stuck := seen.Closing != nil && seen.Closing.Outcome == string(state.Stuck)
+	return seen.Decision != nil && seen.Decision.Decision == agent.Restoring && !stuck, err
+}
+
 // Choose makes the lane's recipe go back to these snapshots and no others. A
 // rollback stores that on the host as soon as it has the lock.
 func (l *Lane) Choose(ctx context.Context, to []agent.Snapshot) {

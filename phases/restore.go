@@ -245,11 +245,16 @@ func (r *Run) subject() string {
 	return r.ID
 }
 
-// refused ends a rollback that could not take every host's lock: nothing was
-// changed.
+// refused ends a rollback that could not take every host's lock: it has changed
+// nothing. One that is under way on a host already may have.
 func (r *Runner) refused(ctx context.Context, o *Outcome, l *Lane, err error) *Outcome {
 	f := *AsFailure(err)
 	f.Host, f.Step, f.Safe = l.Name, "lock", "nothing was changed on any host"
+	var ae *agent.Error
+	if errors.As(err, &ae) && ae.Code == agent.Restoring {
+		f.Exit, f.Safe = ExitRefused, ""
+		f.Hint = []string{"deployer rollback " + r.Run.subject() + "   # without --data it goes on as it was begun"}
+	}
 	for _, taken := range r.Run.Lanes {
 		if taken.Locked {
 			_ = taken.unlock(ctx, r.Run.subject(), r.Run.Owner, "the rollback was refused")

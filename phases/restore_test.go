@@ -355,6 +355,24 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// Another choice of data, of a host that goes back already, was refused as if that
+// host had not been changed.
+func TestARollbackThatIsUnderWayCannotBeChosenAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rollback(t, "h1")
+		l := r.run.Lanes[0]
+		l.Recipe.Snapshots = []agent.Snapshot{{UUID: "d", Source: "/data"}}
+		l.Choose(r.ctx, l.Recipe.Snapshots)
+		r.machines["h1"].Handle(agent.OpRecipePut, func(json.RawMessage) (any, error) {
+			return nil, &agent.Error{Code: agent.Restoring, Message: "run r0 is being undone on this host: decided by the controller"}
+		})
+		_, o := r.restore()
+		if f := o.Failure; o.Exit != phases.ExitRefused || f.Safe != "" || !strings.HasPrefix(strings.Join(f.Hint, ""), "deployer rollback r0 ") {
+			t.Errorf("exit %d, %+v", o.Exit, f)
+		}
+	})
+}
+
 // Promise 6: a rollback waits for nothing and nobody: no window, no signature,
 // no journal; and it closes the run that it undoes.
 func TestPromise06RollbackIsNeverGated(t *testing.T) {

@@ -71,7 +71,7 @@ func data[T any](rec Record) (out T) {
 
 func created(r *Run, rec Record) {
 	c := data[Created](rec)
-	r.Type, r.Runbook, r.Undoes = c.Type, c.Runbook, c.Undoes
+	r.Type, r.Runbook, r.Undoes, r.GoesBack = c.Type, c.Runbook, c.Undoes, c.GoesBack
 	r.Plan, r.Revision, r.Version, r.CI = c.Plan, c.Revision, c.Version, c.CI
 	r.By, r.Reason, r.Vars, r.Hosts = c.By, c.Reason, c.Vars, c.Hosts
 	r.Started = rec.Time

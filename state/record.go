@@ -106,6 +106,8 @@ type Created struct {
 	Reason   string            `json:"reason,omitempty"`
 	Version  string            `json:"version"` // of deployer
 	CI       string            `json:"ci,omitempty"`
+
+	GoesBack map[string][]string `json:"goes_back,omitempty"` // by host, the subvolumes whose data a rollback restores
 }
 
 // Moved is the data of RunState and LaneState.

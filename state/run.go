@@ -38,6 +38,8 @@ type Run struct {
 	Seq           uint64            `json:"seq"`              // number of the last record
 	Epoch         uint64            `json:"epoch,omitempty"`  // of the last lease
 
+	GoesBack map[string][]string `json:"goes_back,omitempty"` // by host, the subvolumes whose data a rollback restores
+
 	index map[[2]string]place // of the steps, by host and key
 }
 

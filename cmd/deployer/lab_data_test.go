@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hbohlen/deployer/cmd/internal/view"
 	"github.com/hbohlen/deployer/state"
@@ -111,4 +112,38 @@ func TestLabDataByHand(t *testing.T) {
 	s.want(0, "rollback", "--yes", "--data", "restore", "--subvolume", "/persist", "--subvolume", "/var/lib/caddy")
 	s.holds(map[string]string{"/persist/kept": "old", "/var/lib/caddy/asked": "old", "/var/lib/services/mine": "new"})
 	s.serves(s.production, "1.0.0")
+}
+
+// What --data had chosen was chosen anew by `resume`, by policy, and the host
+// refused that: half restored, it was said to be unchanged.
+func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
+	for name, also := range map[string]string{"controller": "true", "and what it had begun": killAgents} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
+			s.edit("/persist: keep", "/persist: {on_rollback: keep, stop: [slow.service]}")
+			s.production.Enter(t, "printf '[Service]\\nExecStart=/bin/sleep infinity\\nExecStop=/bin/sleep 5\\n' > /run/systemd/system/slow.service && systemctl start slow")
+			files := []string{"/persist/chosen", "/var/lib/services/kept"}
+			say := func(what string) {
+				s.production.Enter(t, "for f in "+strings.Join(files, " ")+"; do echo "+what+" > $f; done; sync")
+			}
+			say("old")
+			before := s.looks()
+			deployed := s.run(0).id
+			say("new")
+			cmd, wait := s.start("rollback", "--yes", "--data", "restore", "--subvolume", "/persist")
+			within(t, time.Minute, "the restore", func() bool {
+				jobs, _ := s.production.Try("ls /nix/var/deployer/runs/" + deployed + "/data-*.json")
+				return jobs != ""
+			})
+			_ = cmd.Process.Kill()
+			wait()
+			s.production.Enter(t, also)
+			s.want(0, "resume")
+			before()
+			s.serves(s.production, "1.0.0")
+			s.holds(map[string]string{files[0]: "old", files[1]: "new"})
+		})
+	}
 }

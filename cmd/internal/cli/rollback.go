@@ -23,6 +23,8 @@ type rollbackOptions struct {
 	subvolumes  []string
 	reason      string
 	jsonInto    string
+
+	goesBack map[string][]string // as the rollback chose that this one goes on with
 }
 
 func (a *app) rollbackCmd() *cobra.Command {
@@ -92,6 +94,7 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	}
 	if err == nil && row.Undoes != "" { // a rollback that did not get to its end
 		sig.release()
+		o.goesBack = row.GoesBack
 		return a.rollback(context.WithoutCancel(ctx), row.Undoes, o)
 	}
 	if err != nil {
@@ -269,7 +272,7 @@ func (a *app) undo(ctx context.Context, r *phases.Run, o *rollbackOptions, human
 		}
 	}
 	defer s.close()
-	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}
+	created := state.Created{Type: r.Type, Runbook: r.Runbook.Name, Undoes: r.Undoes, Revision: r.Revision, Hosts: names(r), GoesBack: goingBack(r), By: r.Owner, Reason: o.reason, Version: Version, CI: ciURL()}
 	runner := &phases.Runner{Run: r, Log: s.log, Finish: func(ctx context.Context, o *phases.Outcome) { notifyAll(ctx, r, s.log, o) }}
 	if err := runner.Begin(ctx, created); err != nil {
 		return err

@@ -12,8 +12,9 @@ import (
 	"github.com/hbohlen/deployer/phases/agent"
 )
 
-// chooseData decides of every subvolume whether its data goes back: by its
-// policy, by --data, or by asking. A dry run leaves open what nobody decided.
+// chooseData decides of every subvolume whether its data goes back: by --data, as
+// the rollback that this one goes on with did, by its policy, or by asking. A dry
+// run leaves open what nobody decided.
 func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions, ask *asker) error {
 	switch {
 	case len(o.subvolumes) > 0 && o.data == "":
@@ -23,19 +24,19 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 	}
 	known := map[string]bool{}
 	for _, l := range r.Lanes {
-		var back []agent.Snapshot
 		for _, s := range l.Recipe.Snapshots {
 			known[s.Source] = true
-			do := cmp.Or(o.says(s), s.Policy)
-			if do == phases.Ask && !o.dryRun {
-				var err error
-				if do, err = a.askData(ctx, ask, l, s); err != nil {
-					return err
-				}
+		}
+		if o.data == "" {
+			if goes, err := l.GoesBackAlready(ctx, r.Undoes); err != nil {
+				return phases.At(l.Name, err)
+			} else if goes {
+				continue
 			}
-			if do == phases.Restore {
-				back = append(back, s)
-			}
+		}
+		back, err := a.chosen(ctx, l, o, ask)
+		if err != nil {
+			return err
 		}
 		l.Choose(ctx, back)
 		if err := l.Stocked(ctx); err != nil {
@@ -48,6 +49,48 @@ func (a *app) chooseData(ctx context.Context, r *phases.Run, o *rollbackOptions,
 		}
 	}
 	return nil
+}
+
+// chosen are the snapshots of a lane that go back.
+func (a *app) chosen(ctx context.Context, l *phases.Lane, o *rollbackOptions, ask *asker) (back []agent.Snapshot, err error) {
+	for _, s := range l.Recipe.Snapshots {
+		do := cmp.Or(o.says(s), o.said(l.Name, s), s.Policy)
+		if do == phases.Ask && !o.dryRun {
+			if do, err = a.askData(ctx, ask, l, s); err != nil {
+				return nil, err
+			}
+		}
+		if do == phases.Restore {
+			back = append(back, s)
+		}
+	}
+	return back, nil
+}
+
+// said is what the rollback that this one goes on with did with a subvolume.
+func (o *rollbackOptions) said(host string, s agent.Snapshot) string {
+	back, chosen := o.goesBack[host]
+	switch {
+	case slices.Contains(back, s.Source):
+		return phases.Restore
+	case chosen:
+		return phases.Keep
+	}
+	return ""
+}
+
+// goingBack are the subvolumes whose data a rollback restores, by host.
+func goingBack(r *phases.Run) map[string][]string {
+	by := map[string][]string{}
+	for _, l := range r.Lanes {
+		by[l.Name] = []string{}
+		for _, s := range l.Recipe.Snapshots {
+			if l.GoesBack(s) {
+				by[l.Name] = append(by[l.Name], s.Source)
+			}
+		}
+	}
+	return by
 }
 
 // says is what --data says of a subvolume, or of one that it is nested in.
