@@ -132,14 +132,15 @@ func (l *Lane) Returns() []agent.Operation {
 }
 
 // GoBackTo makes of the lane one that restores these snapshots and nothing else;
-// the units that are declared for their sources stand still for it.
+// the units that are declared for their sources, or for the nearest that these
+// are nested in, stand still for it.
 func (l *Lane) GoBackTo(to []agent.Snapshot, declared *runbooks.Snapshots) {
 	for i := range to {
 		to[i].Policy = Restore
 		if declared == nil {
 			continue
 		}
-		if s := declared.Subvolumes[to[i].Source]; s != nil {
+		if s := agent.Nearest(declared.Subvolumes, to[i].Source); s != nil {
 			to[i].Units = slices.Concat(s.Pause, s.Stop)
 		}
 	}

@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"path"
+	"strings"
+	"time"
+)
 
 // DiscoverArgs asks what backs the given mount points; empty: everything Btrfs.
 type DiscoverArgs struct {
@@ -108,6 +112,19 @@ type Data struct {
 	Snapshots []Snapshot `json:"snapshots"`
 	Itself    bool       `json:"itself,omitempty"` // not a copy: the subvolume that the snapshot was taken of gets its name again
 	Stay      bool       `json:"stay,omitempty"`   // leave stopped what was stopped, for start-stopped
+}
+
+// Nearest is what was declared of a path, or of the nearest that it is nested in;
+// the zero T if nothing was.
+func Nearest[T any](declared map[string]T, at string) (of T) {
+	near := ""
+	for p, d := range declared {
+		in := path.Clean(p)
+		if nested := strings.HasPrefix(at, strings.TrimSuffix(in, "/")+"/"); (at == in || nested) && len(in) > len(near) {
+			near, of = in, d
+		}
+	}
+	return of
 }
 
 // WayBack goes back to snapshots: before and after what ran then is activated.

@@ -115,13 +115,10 @@ func setOf(req sdk.SnapshotRequest) agent.SnapshotArgs {
 
 // declared is what deployer.yaml says of a subvolume, or of the nearest that it
 // is nested in.
-func declared(req sdk.SnapshotRequest, source string) (near proto.Subvolume) {
+func declared(req sdk.SnapshotRequest, source string) proto.Subvolume {
+	by := map[string]proto.Subvolume{}
 	for _, s := range req.Subvolumes {
-		at := strings.TrimSuffix(path.Clean(s.Path), "/")
-		if strings.HasPrefix(source+"/", at+"/") && (near.Path == "" || len(at) > len(near.Path)) {
-			near = s
-			near.Path = at
-		}
+		by[s.Path] = s
 	}
-	return near
+	return agent.Nearest(by, source)
 }
