@@ -220,18 +220,49 @@ func TestLabDamagedRecord(t *testing.T) {
 	wait()
 	dirs := s.runs()
 	name := filepath.Join(dirs[len(dirs)-1], "journal.jsonl")
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)/2] ^= 0x20
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.says(s.want(0, "status"), "damage")
+	s.damage(name)
 	s.says(s.want(5, "resume"), "damage", "deployer abort")
 	s.want(22, "abort")
 	same()
+}
+
+// damage spoils the second record of a journal.
+func (s *site) damage(name string) {
+	s.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		s.Fatal(err)
+	}
+	b[bytes.IndexByte(b, '\n')+20] ^= 0x20
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	s.says(s.want(0, "status"), "damage")
+}
+
+// Of a restore of data with a damaged record, `resume` said `abort`, and `abort`
+// said `resume`.
+func TestLabADamagedRestoreOfDataIsFinished(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const at = "/var/lib/services"
+	s.production.Enter(t, "echo old > "+at+"/mine; sync")
+	s.systems("{}", `{"services":{"app":{"version":"2.0"}}}`)
+	s.run(0)
+	s.production.Enter(t, "echo new > "+at+"/mine; sync")
+	kept := len(s.runs())
+	cmd, wait := s.start("snapshots", "restore", "production", s.snapshotsOf(at)[0].Path, "--yes")
+	within(t, 30*time.Second, "the restore", func() bool {
+		return len(s.runs()) > kept && strings.Contains(s.written(), string(state.UndoIntent))
+	})
+	_ = cmd.Process.Kill()
+	wait()
+	run := s.latest()
+	s.damage(filepath.Join(run.dir, "journal.jsonl"))
+	s.says(s.want(5, "abort", run.id), "deployer resume "+run.id)
+	s.want(0, "resume", run.id)
+	s.holds(map[string]string{at + "/mine": "old"})
+	s.serves(s.production, "2.0")
 }
 
 // Somebody else sets the profile under our lock: the run is held for a person.

@@ -363,8 +363,8 @@ func (a *app) compile(r *phases.Run, found *state.Run) error {
 
 // goOn opens the journal again and lets the engine decide.
 func (a *app) goOn(ctx context.Context, s *session, r *phases.Run, o *resumeOptions, sig *signals) error {
-	open := state.Open
-	if o.abort {
+	open, back := state.Open, o.abort || r.DataOnly() // by the hosts' recipes
+	if back {
 		open = state.OpenForRestore
 	}
 	journal, told, err := open(r.Dir.Path, s.held)
@@ -382,7 +382,7 @@ func (a *app) goOn(ctx context.Context, s *session, r *phases.Run, o *resumeOpti
 		s.human.Planned(r.Plan)
 	}
 	runner := &phases.Runner{Run: r, Log: s.log, Told: told, NoWait: a.noWait(o.noWait), Stop: sig.stop, Finish: func(ctx context.Context, out *phases.Outcome) { notifyAll(ctx, r, s.log, out) }}
-	if err := runner.Again(ctx, s.held.Epoch()); err != nil && !o.abort {
+	if err := runner.Again(ctx, s.held.Epoch()); err != nil && !back {
 		return err
 	}
 	if r.DataOnly() {
