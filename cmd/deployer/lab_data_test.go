@@ -115,7 +115,8 @@ func TestLabDataByHand(t *testing.T) {
 }
 
 // What --data had chosen was chosen anew by `resume`, by policy, and the host
-// refused that: half restored, it was said to be unchanged.
+// refused that: half restored, it was said to be unchanged. And `resume` took
+// back the hosts, too, that --host had left out.
 func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
 	for name, also := range map[string]string{"controller": "true", "and what it had begun": killAgents} {
 		t.Run(name, func(t *testing.T) {
@@ -129,10 +130,11 @@ func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
 				s.production.Enter(t, "for f in "+strings.Join(files, " ")+"; do echo "+what+" > $f; done; sync")
 			}
 			say("old")
-			before := s.looks()
+			before := s.look(s.production)
 			deployed := s.run(0).id
+			left := s.look(s.staging)
 			say("new")
-			cmd, wait := s.start("rollback", "--yes", "--data", "restore", "--subvolume", "/persist")
+			cmd, wait := s.start("rollback", "--yes", "--host", "production", "--data", "restore", "--subvolume", "/persist")
 			within(t, time.Minute, "the restore", func() bool {
 				jobs, _ := s.production.Try("ls /nix/var/deployer/runs/" + deployed + "/data-*.json")
 				return jobs != ""
@@ -141,7 +143,8 @@ func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
 			wait()
 			s.production.Enter(t, also)
 			s.want(0, "resume")
-			before()
+			s.equal("production", s.look(s.production), before)
+			s.equal("staging", s.look(s.staging), left)
 			s.serves(s.production, "1.0.0")
 			s.holds(map[string]string{files[0]: "old", files[1]: "new"})
 		})

@@ -94,7 +94,7 @@ func (a *app) takeUp(ctx context.Context, id string, o *resumeOptions) error {
 	case found.Undoes != "": // a rollback that did not get to its end
 		s.close()
 		sig.release()
-		return a.rollback(context.WithoutCancel(ctx), found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto, goesBack: found.GoesBack})
+		return a.rollback(context.WithoutCancel(ctx), found.Undoes, &rollbackOptions{yes: true, jsonInto: o.jsonInto, hosts: found.Hosts, goesBack: found.GoesBack})
 	case found.DataOnly():
 		r.Type, r.Runbook = found.Type, &runbooks.Runbook{Name: found.Runbook}
 		return a.goOn(ctx, s, r, o, sig)
