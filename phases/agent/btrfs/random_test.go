@@ -28,6 +28,7 @@ func TestCompareSaysWhatAWalkOfBothTreesSays(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	d := disk(t)
 	create(t, d, "s")
+	shell(t, d, []string{"true", "chattr +C s", "btrfs property set s compression zstd"}[r.IntN(3)])
 	disorder(t, r, d+"/s", 150)
 	for round := range 12 {
 		name := func(what string) string { return fmt.Sprint(what, round) }
@@ -210,8 +211,9 @@ func disorder(t *testing.T, r *rand.Rand, root string, times int) {
 		fresh := func() string { return filepath.Join(any(dirs), fmt.Sprintf("n%d", r.IntN(1000))) }
 		bytes := func(sizes ...int) []byte {
 			b := make([]byte, sizes[r.IntN(len(sizes))])
+			few := uint32(1 + r.IntN(256)) // kinds of bytes: some can be compressed
 			for i := range b {
-				b[i] = byte(r.Uint32())
+				b[i] = byte(r.Uint32N(few))
 			}
 			return b
 		}
