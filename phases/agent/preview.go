@@ -68,11 +68,10 @@ func (a *agent) preview(_ context.Context, args PreviewArgs) (p Preview, err err
 	if err != nil {
 		return p, err
 	}
-	diff, err := btrfs.Compare(before, now)
+	diff, err := v.tree.Compare(before, now)
 	p.tell(diff, cmp.Or(args.Max, previewMax))
-	if args.Pins && err == nil {
-		diff, err = btrfs.Compare(now, before)
-		p.Pinned = diff.Bytes
+	if args.Pins {
+		p.Pinned = diff.Older
 	}
 	return p, err
 }
@@ -94,7 +93,7 @@ func (a *agent) temporary(v *volumes, live *os.File, id uint64) (*os.File, func(
 	}
 	forget(dir, time.Now().Add(-previewOld))
 	name := previewName + token()
-	if err := errors.Join(btrfs.Sync(dir), btrfs.Snapshot(live, dir, name)); err != nil {
+	if err := btrfs.Snapshot(live, dir, name); err != nil { // which commits
 		return nil, nil, errors.Join(err, dir.Close())
 	}
 	f, err := btrfs.Open(filepath.Join(dir.Name(), name))

@@ -26,20 +26,28 @@ const (
 	iocGetSubvolInfo = 2<<30 | 504<<16 | magic<<8 | 60
 	iocSnapDestroyV2 = 1<<30 | 4096<<16 | magic<<8 | 63
 
-	rootInode  = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
-	topLevel   = 5   // BTRFS_FS_TREE_OBJECTID
-	rootTree   = 1   // BTRFS_ROOT_TREE_OBJECTID
-	rootDir    = 6   // BTRFS_ROOT_TREE_DIR_OBJECTID, where the default subvolume is named
-	dirItem    = 84  // BTRFS_DIR_ITEM_KEY
-	rootItem   = 132 // BTRFS_ROOT_ITEM_KEY
-	backref    = 144 // BTRFS_ROOT_BACKREF_KEY
-	lastID     = ^uint64(255)
+	rootInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
+	topLevel  = 5   // BTRFS_FS_TREE_OBJECTID
+	rootTree  = 1   // BTRFS_ROOT_TREE_OBJECTID
+	rootDir   = 6   // BTRFS_ROOT_TREE_DIR_OBJECTID, where the default subvolume is named
+	dirItem   = 84  // BTRFS_DIR_ITEM_KEY
+	rootItem  = 132 // BTRFS_ROOT_ITEM_KEY
+	backref   = 144 // BTRFS_ROOT_BACKREF_KEY
+	lastID    = ^uint64(255)
+
+	inodeItem  = 1 // BTRFS_INODE_ITEM_KEY; struct btrfs_inode_item
+	inodeRef   = 12
+	inodeExt   = 13 // BTRFS_INODE_EXTREF_KEY, for a file with many names
+	xattrItem  = 24
+	dirIndex   = 96 // BTRFS_DIR_INDEX_KEY; struct btrfs_dir_item, as a xattr's
+	extentData = 108
+
 	readOnly   = 1 << 1 // BTRFS_SUBVOL_RDONLY, in arguments
 	byID       = 1 << 4 // BTRFS_SUBVOL_SPEC_BY_ID
 	rootFlagRO = 1 << 0 // BTRFS_ROOT_SUBVOL_RDONLY, in a root item's flags
 
 	// Of struct btrfs_root_item, which is packed.
-	flagsAt, uuidAt, parentAt, receivedAt, ctransAt, otimeAt = 208, 247, 263, 279, 295, 339
+	flagsAt, uuidAt, parentAt, receivedAt, ctransAt, otransAt, otimeAt = 208, 247, 263, 279, 295, 303, 339
 )
 
 type volArgs struct {

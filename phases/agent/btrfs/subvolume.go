@@ -24,6 +24,7 @@ type Info struct {
 	Received         string // uuid of what it is a copy of, by receive
 	ReadOnly         bool
 	Changed          uint64    // transaction of the last change
+	Made             uint64    // transaction in which it was made or snapshotted
 	Sent             uint64    // of a copy: the source's last change
 	Created          time.Time // otime: when it was made or snapshotted
 }
@@ -61,7 +62,7 @@ func Get(f *os.File) (Info, error) {
 	}
 	return Info{
 		ID: a.ID, UUID: uuid(a.UUID), ParentUUID: uuid(a.ParentUUID), Received: uuid(a.Received),
-		ReadOnly: a.Flags&rootFlagRO != 0, Changed: a.CTrans, Sent: a.STrans, Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
+		ReadOnly: a.Flags&rootFlagRO != 0, Changed: a.CTrans, Made: a.OTrans, Sent: a.STrans, Created: time.Unix(int64(a.OTime.Sec), int64(a.OTime.Nsec)).UTC(),
 	}, nil
 }
 

@@ -34,71 +34,33 @@ type Tree struct {
 func ReadTree(f *os.File) (*Tree, error) {
 	t := &Tree{f: f, refs: map[uint64]Ref{}, infos: map[uint64]Info{}, ids: map[string]uint64{}}
 	key := searchKey{Tree: rootTree, MinObject: topLevel, MaxObject: lastID, MaxOffset: ^uint64(0), MaxTrans: ^uint64(0), MinType: rootItem, MaxType: backref}
-	args := &searchArgs{}
-	for {
-		args.Key, args.Size = key, uint64(len(args.Buf))
-		args.Key.Items = ^uint32(0)
-		if err := ioctl(f, iocTreeSearchV2, args); err != nil {
-			return nil, fmt.Errorf("cannot list the subvolumes of %s: %w", f.Name(), err)
-		}
-		if args.Key.Items == 0 {
-			return t, nil
-		}
-		last := t.add(args.Buf[:], args.Key.Items)
-		if !advance(&key, last) {
-			return t, nil
-		}
+	if err := new(searchArgs).search(f, key, t.add); err != nil {
+		return nil, fmt.Errorf("cannot list the subvolumes of %s: %w", f.Name(), err)
 	}
+	return t, nil
 }
 
-const headerSize = 32
-
-func (t *Tree) add(buf []byte, items uint32) (last searchHeader) {
-	for range items {
-		last = searchHeader{
-			Trans: binary.NativeEndian.Uint64(buf), Object: binary.NativeEndian.Uint64(buf[8:]), Offset: binary.NativeEndian.Uint64(buf[16:]),
-			Type: binary.NativeEndian.Uint32(buf[24:]), Len: binary.NativeEndian.Uint32(buf[28:]),
-		}
-		data := buf[headerSize:][:last.Len]
-		buf = buf[headerSize+last.Len:]
-		// The search compares whole keys: other types lie in the range as well.
-		switch {
-		case last.Type == backref && len(data) >= 18:
-			n := binary.LittleEndian.Uint16(data[16:])
-			t.refs[last.Object] = Ref{Parent: last.Offset, Dir: binary.LittleEndian.Uint64(data), Name: string(data[18:][:n])}
-		case last.Type == rootItem && len(data) >= otimeAt+12:
-			i := infoOf(last.Object, data)
-			t.infos[i.ID], t.ids[i.UUID] = i, i.ID
-		case last.Object == rootDir && last.Type == dirItem && len(data) >= 30 && string(data[30:]) == "default":
-			t.Default = binary.LittleEndian.Uint64(data)
-		}
+func (t *Tree) add(item searchHeader, data []byte) {
+	// The search compares whole keys: other types lie in the range as well.
+	switch {
+	case item.Type == backref && len(data) >= 18:
+		n := binary.LittleEndian.Uint16(data[16:])
+		t.refs[item.Object] = Ref{Parent: item.Offset, Dir: binary.LittleEndian.Uint64(data), Name: string(data[18:][:n])}
+	case item.Type == rootItem && len(data) >= otimeAt+12:
+		i := infoOf(item.Object, data)
+		t.infos[i.ID], t.ids[i.UUID] = i, i.ID
+	case item.Object == rootDir && item.Type == dirItem && len(data) >= 30 && string(data[30:]) == "default":
+		t.Default = binary.LittleEndian.Uint64(data)
 	}
-	return last
 }
 
 func infoOf(id uint64, item []byte) Info {
 	at := func(offset int) [16]byte { return [16]byte(item[offset:]) }
 	return Info{
 		ID: id, UUID: uuid(at(uuidAt)), ParentUUID: uuid(at(parentAt)), Received: uuid(at(receivedAt)),
-		ReadOnly: binary.LittleEndian.Uint64(item[flagsAt:])&rootFlagRO != 0, Changed: binary.LittleEndian.Uint64(item[ctransAt:]),
+		ReadOnly: binary.LittleEndian.Uint64(item[flagsAt:])&rootFlagRO != 0, Changed: binary.LittleEndian.Uint64(item[ctransAt:]), Made: binary.LittleEndian.Uint64(item[otransAt:]),
 		Created: time.Unix(int64(binary.LittleEndian.Uint64(item[otimeAt:])), int64(binary.LittleEndian.Uint32(item[otimeAt+8:]))).UTC(),
 	}
-}
-
-// advance moves the start of the search behind an item. A key is (object, type,
-// offset) as one number: moving object and offset alone would find the same
-// items again for ever, or pass some by.
-func advance(key *searchKey, last searchHeader) bool {
-	key.MinObject, key.MinType, key.MinOffset = last.Object, last.Type, last.Offset+1
-	if key.MinOffset != 0 {
-		return true
-	}
-	if key.MinType++; key.MinType <= 255 {
-		return true
-	}
-	key.MinType = 0
-	key.MinObject++
-	return key.MinObject != 0 && key.MinObject <= key.MaxObject
 }
 
 // Path is a subvolume's path below the top level, "" for that itself.
