@@ -34,6 +34,7 @@ type restoration struct {
 	Boot    string    `json:"boot,omitempty"`   // in which that was done
 	Began   time.Time `json:"began"`
 	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
+	Left    []left    `json:"left,omitempty"` // copies that were taken back, and may hold what somebody wrote
 }
 
 const (
@@ -56,6 +57,16 @@ type member struct {
 	Nested map[uint64]string `json:"nested,omitempty"` // what moves along
 	Source string            `json:"source"`
 	From   string            `json:"from,omitempty"` // it is no copy of UUID, but that itself, which was here
+	Used   bool              `json:"used,omitempty"` // the copy had the name when a try after its own began: who knows what was written to it
+}
+
+// left is a copy that had the name for a while, and lies aside again.
+type left struct {
+	FSID  string    `json:"fsid"`
+	Name  string    `json:"name"`
+	Aside string    `json:"aside"`
+	UUID  string    `json:"uuid"`
+	Since time.Time `json:"since"`
 }
 
 // lost is a mount that has to come back.
@@ -97,7 +108,7 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 				return effect{}, err
 			}
 		}
-		if err := a.settle(ctx, s, run, file); err != nil {
+		if _, err := a.settle(ctx, s, run, file); err != nil {
 			return effect{}, err
 		}
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
@@ -109,9 +120,15 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 		if err := s.writeJSON(file, r); err != nil {
 			return effect{}, err
 		}
+	} else if err := w.meet(r); err != nil {
+		return effect{}, err
 	}
 	if err := w.carry(ctx, r); err != nil {
-		return effect{}, errors.Join(err, w.takeBack(ctx, r))
+		err = errors.Join(err, w.takeBack(ctx, r))
+		for _, text := range w.left(r) {
+			err = errors.Join(err, errors.New(text))
+		}
+		return effect{}, err
 	}
 	return effect{message: w.said(r)}, w.finish(ctx, r)
 }
@@ -122,17 +139,32 @@ func (w *work) where(v *volumes, name string) string {
 }
 
 // settle takes back what other restorations of a run have left half done: a
-// host is never restored in part without saying so.
-func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) error {
+// host is never restored in part without saying so. It answers with what is left
+// of them.
+func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) (kept []string, err error) {
 	var errs []error
 	for file, r := range restorations(s, run) {
 		if r.State == dataBegun && !slices.Contains(but, file) {
 			w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
-			errs = append(errs, w.takeBack(ctx, r))
+			err := w.meet(r)
+			if err == nil {
+				err = w.takeBack(ctx, r)
+			}
+			errs, kept = append(errs, err), append(kept, w.left(r)...)
 			w.end()
 		}
 	}
-	return errors.Join(errs...)
+	return kept, errors.Join(errs...)
+}
+
+// left says where is what was written to copies that were taken back.
+func (w *work) left(r *restoration) (list []string) {
+	for _, l := range r.Left {
+		if v, err := w.on(l.FSID); err == nil {
+			list = append(list, fmt.Sprintf("%s had been in place since an earlier try: what was written to it is kept as %s", w.where(v, l.Name), w.where(v, l.Aside)))
+		}
+	}
+	return list
 }
 
 func (w *work) said(r *restoration) string {
@@ -143,7 +175,7 @@ func (w *work) said(r *restoration) string {
 		}
 		return nil
 	})
-	text := strings.Join(append(kept, r.Gone...), "; ")
+	text := strings.Join(slices.Concat(kept, w.left(r), r.Gone), "; ")
 	if r.Reboot {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
 	}
@@ -282,6 +314,52 @@ func (w *work) inPlace(r *restoration) bool {
 		}
 		return nil
 	}) == nil
+}
+
+// meet looks at what a try before this one has left, before anything moves. A
+// copy that is in place by then may have been worked with for hours, since a boot
+// say: it is never deleted, nor taken for a fresh one.
+func (w *work) meet(r *restoration) error {
+	used := false
+	err := w.each(r, false, func(v *volumes, m *member) error {
+		m.Used = m.Used || m.From == "" && m.Copy != 0 && v.id(m.Name) == m.Copy
+		used = used || m.Used
+		return nil
+	})
+	if err != nil || !used {
+		return err
+	}
+	if err := w.leave(r); err != nil {
+		return err
+	}
+	err = w.store.writeJSON(w.file, r)
+	w.at("met")
+	return err
+}
+
+// leave notes used copies that lie aside as what they are. The next one gets
+// another name.
+func (w *work) leave(r *restoration) error {
+	return w.each(r, true, func(v *volumes, m *member) error {
+		if !m.Used || v.id(m.Aside) != m.Copy {
+			return nil
+		}
+		f, err := btrfs.At(v.top.File, m.Aside)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := btrfs.Get(f)
+		if err != nil {
+			return err
+		}
+		next, err := w.aside(v, r, m)
+		if err == nil {
+			r.Left = append(r.Left, left{m.FSID, m.Name, m.Aside, info.UUID, time.Now().UTC()})
+			m.Aside, m.Copy, m.Used = next, 0, false
+		}
+		return err
+	})
 }
 
 // carry does the whole of it, or the rest of it.
@@ -475,7 +553,8 @@ func (w *work) sync() error {
 }
 
 // takeBack is the way back from one that failed: what was exchanged goes back,
-// what was unmounted and stopped comes again. The copies go. What cannot go back
+// what was unmounted and stopped comes again. The copies go, but for those that
+// somebody may have written to: see meet. What cannot go back
 // stays stopped: nobody is to work with data that is half restored.
 func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	ctx = context.WithoutCancel(ctx)
@@ -484,15 +563,18 @@ func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	if err == nil {
 		err = w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
 	}
+	w.at("moved back")
 	if err = errors.Join(err, w.sync(), w.remount(r)); err == nil {
 		err = w.start(ctx, r.Units)
 	}
-	if err != nil {
+	w.at("started again")
+	if err = errors.Join(err, w.leave(r)); err != nil {
 		err = fmt.Errorf("and it could not be taken back: %w", err)
 	} else {
 		r.State = dataUndone
 		err = w.each(r, true, dropCopy) // backwards: all of them
 	}
+	w.at("dropped")
 	return errors.Join(err, w.store.writeJSON(w.file, r))
 }
 
@@ -534,5 +616,7 @@ func (w *work) backward(v *volumes, m *member, running bool) error {
 	if err := errors.Join(errs...); err != nil { // what is nested must not stay behind
 		return err
 	}
-	return btrfs.Exchange(v.top.File, m.Name, m.Aside)
+	err := btrfs.Exchange(v.top.File, m.Name, m.Aside)
+	w.at("moved back " + m.Name)
+	return err
 }

@@ -316,3 +316,105 @@ func TestWhatEveryRestoreReplacedIsListed(t *testing.T) {
 		t.Errorf("%s is not listed", first.Path)
 	}
 }
+
+// boot is what a boot does after a power cut: it mounts what has the names now.
+func (s *stock) boot(names ...string) {
+	for _, n := range names {
+		if mountOf(s.mounts(), s.path("srv/"+n)).Path != s.path("srv/"+n) {
+			s.mount(n, "/srv/"+n)
+		}
+	}
+}
+
+var otherChoice = Operation{Op: DoUnits, Units: []string{"ok.service"}}
+
+// After a power cut a host booted and worked with what was restored in part. The
+// next try took that back, deleted the copy with all that was written since, and
+// said that nothing was changed.
+func TestWhatWasWrittenSinceTheBootIsKept(t *testing.T) {
+	for _, moment := range []string{"exchanged a", "mounted"} {
+		for _, how := range []string{"the same choice, refused", "another choice"} {
+			t.Run(moment+", "+how, func(t *testing.T) {
+				s := newStock(t, "a", "b")
+				s.take("/srv/a", "/srv/b")
+				s.killed(moment, s.set.Snapshots...)
+				s.boot("a", "b")
+				s.file("srv/a/orders", "precious")
+				if how == "another choice" {
+					o := s.performed(otherChoice)[0]
+					s.done(o)
+					s.is("new", "/srv/a", "/srv/b")
+					s.precious(o)
+					return
+				}
+				holder := exec.Command("sleep", "1000")
+				holder.Dir = s.path("srv/b")
+				must(t, holder.Start())
+				o := s.restore(false)
+				must(t, holder.Process.Kill())
+				_ = holder.Wait()
+				if o.State != opFailed || o.Intact {
+					t.Errorf("%s, intact %t: %s", o.State, o.Intact, o.Message)
+				}
+				if moment == "exchanged a" { // else it could not be taken back
+					s.precious(o)
+				}
+				s.done(s.restore(false))
+				s.is("old", "/srv/b")
+				if moment == "exchanged a" {
+					s.is("old", "/srv/a")
+				} else if s.read("srv/a/orders") != "precious" {
+					t.Error("what was written since the boot is not where it was")
+				}
+			})
+		}
+	}
+}
+
+// precious checks that what was written to a copy is listed, and told of if an
+// outcome is given.
+func (s *stock) precious(o ...Outcome) {
+	s.t.Helper()
+	for _, k := range s.kept() {
+		if s.read(strings.TrimPrefix(k.Path, s.dir)+"/orders") == "precious" && (len(o) == 0 || strings.Contains(o[0].Message, k.Path)) {
+			return
+		}
+	}
+	s.t.Errorf("what was written since the boot is not told of: %+v, listed %+v", o, s.kept())
+}
+
+// Each step back is on the disk before the next.
+func TestTakingBackKilledAnywhereLosesNothing(t *testing.T) {
+	for _, moment := range []string{"met", "unmounted", "moved back b", "moved back a", "moved back", "started again", "dropped"} {
+		for _, again := range []string{"another choice", "the same choice"} {
+			t.Run(moment+", "+again, func(t *testing.T) {
+				s := newStock(t, "a", "b")
+				s.sh("btrfs -q subvolume create srv/a/n; echo x > srv/a/n/x")
+				units := s.service("app.service", "cd srv/b; exec sleep 1000")
+				s.take("/srv/a", "/srv/b")
+				s.killed("mounted", s.set.Snapshots[:2]...)
+				s.boot("a", "b")
+				s.file("srv/a/orders", "precious")
+				s.cut(moment, otherChoice)
+				if again == "another choice" {
+					for _, o := range s.performed(otherChoice) {
+						if o.State == opFailed {
+							t.Error(o.Message)
+						}
+					}
+					s.is("new", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+					s.precious()
+				} else {
+					s.done(s.restore(false, s.set.Snapshots[:2]...))
+					s.is("old", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+					if s.read("srv/a/orders") != "precious" {
+						s.precious()
+					}
+				}
+				if s.read("srv/a/n/x") != "x\n" || len(units.procs("app.service")) == 0 {
+					t.Errorf("n is not in its place, or app.service not started: %v", units.procs("app.service"))
+				}
+			})
+		}
+	}
+}
