@@ -108,8 +108,10 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 				return effect{}, err
 			}
 		}
-		if _, err := a.settle(ctx, s, run, file); err != nil {
-			return effect{}, err
+		for _, out := range a.settle(ctx, s, run, file) {
+			if out.State == opFailed {
+				return effect{}, &Error{Code: "busy", Message: out.Message, Hint: out.Hint}
+			}
 		}
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
 			return effect{}, err
@@ -139,22 +141,30 @@ func (w *work) where(v *volumes, name string) string {
 }
 
 // settle takes back what other restorations of a run have left half done: a
-// host is never restored in part without saying so. It answers with what is left
-// of them.
-func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) (kept []string, err error) {
-	var errs []error
+// host is never restored in part without saying so.
+func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) (list []Outcome) {
 	for file, r := range restorations(s, run) {
-		if r.State == dataBegun && !slices.Contains(but, file) {
-			w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
-			err := w.meet(r)
-			if err == nil {
-				err = w.takeBack(ctx, r)
-			}
-			errs, kept = append(errs, err), append(kept, w.left(r)...)
-			w.end()
+		if r.State != dataBegun || slices.Contains(but, file) {
+			continue
 		}
+		w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
+		err := w.meet(r)
+		if err == nil {
+			err = w.takeBack(ctx, r)
+		}
+		out := Outcome{Op: Operation{Op: DoData}, State: opDone, Message: strings.Join(w.left(r), "; ")}
+		if err != nil {
+			out.State, out.Hint = opFailed, a.hint(run, Operation{Op: DoData, Data: &r.Data})
+			out.Message = strings.Join(append([]string{fmt.Sprintf("a restore of /%s was cut off, %v", r.Members[0].Name, err)}, w.left(r)...), "; ")
+			var said *Error
+			if errors.As(err, &said) {
+				out.Hint = append(slices.Clone(said.Hint), out.Hint...)
+			}
+		}
+		list = append(list, out)
+		w.end()
 	}
-	return kept, errors.Join(errs...)
+	return list
 }
 
 // left says where is what was written to copies that were taken back.
@@ -253,14 +263,20 @@ func (a *agent) doStart(ctx context.Context, run string, _ Operation) (effect, e
 			continue
 		}
 		w := &work{agent: a, store: s, file: file}
-		r.Units = slices.DeleteFunc(r.Units, func(u string) bool { // the other system's: what runs now has none of that name
-			p, err := a.Units.Show(ctx, u, "LoadState")
-			return err == nil && p["LoadState"] == "not-found"
-		})
+		a.dropUnknown(ctx, r)
 		r.Stay, done = false, effect{message: "started " + strings.Join(r.Units, ", ")}
 		err = errors.Join(err, w.finish(ctx, r))
 	}
 	return done, err
+}
+
+// dropUnknown drops units that only the other system had: what runs now has none of
+// that name to start.
+func (a *agent) dropUnknown(ctx context.Context, r *restoration) {
+	r.Units = slices.DeleteFunc(r.Units, func(u string) bool {
+		p, err := a.Units.Show(ctx, u, "LoadState")
+		return err == nil && p["LoadState"] == "not-found"
+	})
 }
 
 // work is one process's hands on a restoration.
@@ -559,12 +575,16 @@ func (w *work) sync() error {
 func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	ctx = context.WithoutCancel(ctx)
 	r.State = dataBegun
-	err := w.withdraw(r)
+	err := w.evict(ctx, r)
+	if err == nil {
+		err = w.withdraw(r)
+	}
 	if err == nil {
 		err = w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
 	}
 	w.at("moved back")
 	if err = errors.Join(err, w.sync(), w.remount(r)); err == nil {
+		w.dropUnknown(ctx, r)
 		err = w.start(ctx, r.Units)
 	}
 	w.at("started again")

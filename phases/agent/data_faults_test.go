@@ -385,7 +385,7 @@ func (s *stock) precious(o ...Outcome) {
 
 // Each step back is on the disk before the next.
 func TestTakingBackKilledAnywhereLosesNothing(t *testing.T) {
-	for _, moment := range []string{"met", "unmounted", "moved back b", "moved back a", "moved back", "started again", "dropped"} {
+	for _, moment := range []string{"met", "to stop", "stopped", "unmounted", "moved back b", "moved back a", "moved back", "started again", "dropped"} {
 		for _, again := range []string{"another choice", "the same choice"} {
 			t.Run(moment+", "+again, func(t *testing.T) {
 				s := newStock(t, "a", "b")
@@ -394,6 +394,7 @@ func TestTakingBackKilledAnywhereLosesNothing(t *testing.T) {
 				s.take("/srv/a", "/srv/b")
 				s.killed("mounted", s.set.Snapshots[:2]...)
 				s.boot("a", "b")
+				must(t, units.Do(t.Context(), "start", "app.service"))
 				s.file("srv/a/orders", "precious")
 				s.cut(moment, otherChoice)
 				if again == "another choice" {
@@ -415,6 +416,67 @@ func TestTakingBackKilledAnywhereLosesNothing(t *testing.T) {
 					t.Errorf("n is not in its place, or app.service not started: %v", units.procs("app.service"))
 				}
 			})
+		}
+	}
+}
+
+// Subvolumes without mounts of their own were taken back under a service that had
+// run on them since the boot: it went on writing to what nobody knew, and the next
+// try said that all was well.
+func TestWhatIsTakenBackIsTakenFromNoService(t *testing.T) {
+	s := newStock(t)
+	s.sh("btrfs -q subvolume create disk/a; btrfs -q subvolume create disk/b")
+	s.take("/disk/a", "/disk/b")
+	s.killed("mounted", s.set.Snapshots...)
+	units := s.service("app.service", "cd disk/a; exec 3>>orders; while :; do echo x >&3; sleep 0.01; done")
+	s.await(units, func() bool { return s.read("disk/a/orders") != "" })
+	s.done(s.performed(otherChoice)[0])
+	s.is("new", "/disk/a", "/disk/b")
+	s.await(units, func() bool { return s.read("disk/a/orders") != "" })
+	if kept := s.kept(); len(kept) != 2 || !slices.ContainsFunc(kept, func(k Snapshot) bool { return exists(k.Path + "/orders") }) {
+		t.Errorf("%+v", kept)
+	}
+}
+
+// With mounts of their own each try ended in "cannot unmount: busy", and nothing
+// said what to do.
+func TestAnotherChoiceIsToBeHadAfterABoot(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.take("/srv/a", "/srv/b")
+	s.killed("mounted", s.set.Snapshots...)
+	s.boot("a", "b")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	holder := exec.Command("sleep", "1000")
+	holder.Dir = s.path("srv/b")
+	must(t, holder.Start())
+	o := s.performed(otherChoice)[0]
+	must(t, holder.Process.Kill())
+	_ = holder.Wait()
+	failed(t, o, fmt.Sprintf("could not be taken back: cannot restore /a: process %d", holder.Process.Pid))
+	if len(o.Hint) < 4 || !strings.Contains(o.Hint[0], "end these processes") || len(units.procs("app.service")) == 0 {
+		t.Errorf("%q, app.service %v", o.Hint, units.procs("app.service"))
+	}
+	for _, o := range s.performed(otherChoice) {
+		if o.State == opFailed {
+			t.Errorf("%s %q", o.Message, o.Hint)
+		}
+	}
+	s.is("new", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+	if len(units.procs("app.service")) == 0 {
+		t.Error("app.service is not started again")
+	}
+}
+
+// What the new system alone had kept a half-done restore from being taken back.
+func TestUnitsThatAreNoMoreKeepNothingFromBeingTakenBack(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.service("broken-new.service", "cd srv/a; exec sleep 1000") // the fake starts nothing that begins so
+	s.take("/srv/a", "/srv/b")
+	s.killed("exchanged a", s.set.Snapshots...)
+	s.sh("rm broken-new.service.script") // the old system runs by now
+	for _, o := range s.performed(otherChoice) {
+		if o.State == opFailed {
+			t.Errorf("%s %q", o.Op.Op, o.Message)
 		}
 	}
 }

@@ -134,13 +134,13 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 			own = append(own, dataFile(recipe.Run, *op.Data))
 		}
 	}
-	settled := Outcome{Op: Operation{Op: DoData}, State: opDone}
-	kept, err := a.settle(ctx, s, recipe.Run, own...) // of another choice of data
-	if settled.Message = strings.Join(kept, "; "); err != nil {
-		r.Code, settled.State, settled.Message = 1, opFailed, strings.Join(append([]string{err.Error()}, kept...), "; ")
-	}
-	if settled.Message != "" {
-		r.Result = append(r.Result, settled)
+	for _, out := range a.settle(ctx, s, recipe.Run, own...) { // another choice of data
+		if out.State == opFailed {
+			r.Code = 1
+		}
+		if out.Message != "" {
+			r.Result = append(r.Result, out)
+		}
 	}
 	for i, op := range recipe.Operations {
 		fmt.Fprintf(a.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
