@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,9 +162,9 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 }
 
 // withheld is how an operation fails that would start services on data that is
-// restored in part; nil for others.
+// restored in part, as a boot does; nil for others.
 func (a *agent) withheld(s *store, run string, op Operation) *Outcome {
-	if op.Op != DoActivate && op.Op != DoStart && op.Op != DoUnits {
+	if !slices.Contains([]string{DoActivate, DoStart, DoUnits, DoReboot}, op.Op) {
 		return nil
 	}
 	for _, r := range restorations(s, run) {
