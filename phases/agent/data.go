@@ -31,7 +31,7 @@ type restoration struct {
 	Mounts  []lost    `json:"mounts,omitempty"` // what is unmounted meanwhile, in the order of mounting
 	Units   []string  `json:"units,omitempty"`  // what was active and is stopped meanwhile
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
-	Boot    string    `json:"boot,omitempty"`   // in which that was done
+	Boot    string    `json:"boot,omitempty"`   // in which the last of that was done
 	Began   time.Time `json:"began"`
 	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
 	Left    []left    `json:"left,omitempty"` // copies that were taken back, and may hold what somebody wrote
@@ -186,7 +186,7 @@ func (w *work) said(r *restoration) string {
 		return nil
 	})
 	text := strings.Join(slices.Concat(kept, w.left(r), r.Gone), "; ")
-	if r.Reboot {
+	if r.Reboot && r.Boot == w.bootID() {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
 	}
 	return text
@@ -215,10 +215,12 @@ func (a *agent) rootDue(run string) (bool, error) {
 	fsid := a.fsidOf("/")
 	is := func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID }
 	switch {
-	case err != nil || slices.ContainsFunc(last.Members, is):
+	case err != nil:
 		return false, err
-	case last.Boot == a.bootID():
+	case last.Boot == a.bootID(): // also where only another member was put in place in it
 		return true, nil
+	case slices.ContainsFunc(last.Members, is):
+		return false, nil
 	case last.Itself && !w.inPlace(last):
 		return false, nil
 	}
@@ -490,7 +492,7 @@ func (w *work) forward(v *volumes, m *member, running bool) error {
 		if !running {
 			continue
 		}
-		if err := w.stand(v, id, old, now); err != nil {
+		if err := w.stand(v, id, m.Aside, at, now); err != nil {
 			return err
 		}
 	}
@@ -512,10 +514,12 @@ func (w *work) along(v *volumes, id uint64, from, to string) error {
 }
 
 // stand gives the running system what moved along with its root back at its old
-// place, until the next boot.
-func (w *work) stand(v *volumes, id uint64, old, now string) error {
-	seen := v.path(w.mounts(), old)
-	if seen == "" || v.id(now) != id || w.mountedAt(v, seen) {
+// place, until the next boot. After that boot nothing shows what was replaced as
+// what it was: through the folder of snapshots it is an archive, for nothing live.
+func (w *work) stand(v *volumes, id uint64, aside, at, now string) error {
+	old, mounts := filepath.Join(aside, at), w.mounts()
+	seen := v.path(mounts, old)
+	if seen == "" || v.id(now) != id || w.mountedAt(v, seen) || !within(mountOf(mounts, seen).Root, "/"+aside) {
 		return nil
 	}
 	if err := unix.Mkdirat(int(v.top.Fd()), old, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {

@@ -117,23 +117,47 @@ func TestARootThatIsTakenBackHasAllThatIsNestedInIt(t *testing.T) {
 // said done while the running system had lost it.
 func TestTheRunningRootKeepsWhatHasMovedAlong(t *testing.T) {
 	s := newStock(t, "root")
-	restart := s.fakeRoot("n")
-	root, op := restart(), Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
-	root.Moment = func(at string) {
-		if at == "exchanged root" {
-			panic("killed")
-		}
-	}
-	func() {
-		defer func() { _ = recover() }()
-		root.apply(t.Context(), "r-1", op)
-	}()
+	restart, op := s.rootKilled()
 	r := s.restorationOf("r-1")
 	must(t, unix.Rmdir(s.path("disk/root/n")))
 	must(t, os.Rename(s.path("disk/"+r.Members[0].Aside)+"/n", s.path("disk/root/n"))) // as far as it had come
 	s.done(restart().apply(t.Context(), "r-1", op))
 	if s.read("srv/root/n/x") != "precious\n" {
 		t.Error("the running system has lost it")
+	}
+}
+
+// rootKilled is a restore of the running root, with n in it, that was killed after
+// the exchange.
+func (s *stock) rootKilled() (restart func() *agent, op Operation) {
+	restart = s.fakeRoot("n")
+	root, op := restart(), Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
+	root.Moment = func(at string) {
+		if at == "exchanged root" {
+			panic("killed")
+		}
+	}
+	defer func() { _ = recover() }()
+	root.apply(s.t.Context(), "r-1", op)
+	return restart, op
+}
+
+// After the boot the second try mounted what is live into what was replaced, where
+// whoever deletes that deletes it too, and asked for another boot.
+func TestAfterTheBootNothingLiveIsInTheReplaced(t *testing.T) {
+	s := newStock(t, "root")
+	restart, op := s.rootKilled()
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the boot
+	s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo next > srv/root/proc/sys/kernel/random/boot_id")
+	o := restart().apply(t.Context(), "r-1", op)
+	s.done(o)
+	aside := "disk/" + s.restorationOf("r-1").Members[0].Aside
+	if exists(s.path(aside + "/n/x")) {
+		s.sh("umount %s/n", aside)
+		t.Errorf("the live subvolume is mounted in %s", aside)
+	}
+	if due, err := restart().rootDue("r-1"); strings.Contains(o.Message, "reboot now") || due || err != nil {
+		t.Errorf("another boot is asked for: %s; due %t %v", o.Message, due, err)
 	}
 }
 

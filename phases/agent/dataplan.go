@@ -287,7 +287,9 @@ func (v *volumes) shows(m mount, r *member) bool {
 // refuses, with their names, what only a person can end.
 func (w *work) clear(ctx context.Context, r *restoration) error {
 	if r.Reboot {
-		r.Boot = w.bootID()
+		if !w.inPlace(r) {
+			r.Boot = w.bootID()
+		}
 		return errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)) // with the copies' ids
 	}
 	mounts := make([]mount, len(r.Mounts))
