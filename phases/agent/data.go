@@ -587,12 +587,13 @@ func (w *work) takeBack(ctx context.Context, r *restoration) error {
 		err = w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
 	}
 	w.at("moved back")
-	if err = errors.Join(err, w.sync(), w.remount(r)); err == nil {
+	err = errors.Join(err, w.sync(), w.remount(r), w.leave(r))
+	if err = errors.Join(err, w.runsOnCopy(r)); err == nil {
 		w.dropUnknown(ctx, r)
 		err = w.start(ctx, r.Units)
 	}
 	w.at("started again")
-	if err = errors.Join(err, w.leave(r)); err != nil {
+	if err != nil {
 		err = fmt.Errorf("and it could not be taken back: %w", err)
 	} else {
 		r.State = dataUndone
@@ -600,6 +601,22 @@ func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	}
 	w.at("dropped")
 	return errors.Join(err, w.store.writeJSON(w.file, r))
+}
+
+// runsOnCopy is an error where a boot since the exchange has made a copy the
+// running root. It stays that, whatever its name, until the next boot.
+func (w *work) runsOnCopy(r *restoration) error {
+	if !r.Reboot {
+		return nil
+	}
+	runs, err := w.fs.describe(w.root())
+	fsid := w.fsidOf("/")
+	is := slices.ContainsFunc(r.Members, func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID })
+	if err == nil && (is || slices.ContainsFunc(r.Left, func(l left) bool { return l.UUID == runs.UUID })) {
+		err = &Error{Code: "busy", Message: "the host runs from what was restored until it boots again, and what is written until then is not kept in the root that it boots",
+			Hint: []string{"systemctl reboot   # then go on from the controller; or do all of it by hand:"}}
+	}
+	return err
 }
 
 // dropCopy deletes a copy that nobody has come to use.

@@ -161,6 +161,31 @@ func TestAfterTheBootNothingLiveIsInTheReplaced(t *testing.T) {
 	}
 }
 
+// The root was taken back by its name, all was said to be well, and the host ran on
+// from the copy.
+func TestARootThatIsTakenBackAfterABootWaitsForAnother(t *testing.T) {
+	s := newStock(t, "root")
+	restart, _ := s.rootKilled()
+	again := func() []Outcome {
+		s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo next > srv/root/proc/sys/kernel/random/boot_id")
+		s.agent = restart()
+		return s.performed(otherChoice)
+	}
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root; echo precious > srv/root/orders", s.device()) // the boot
+	for range 2 {
+		all := again()
+		failed(t, all[0], "until it boots again")
+		failed(t, all[1], "restored in part")
+	}
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the other boot
+	all := again()
+	s.done(all[0])
+	s.is("new", "/srv/root")
+	if aside := s.restorationOf("r-1").Left; len(all) != 2 || len(aside) != 1 || s.read("disk/"+aside[0].Aside+"/orders") != "precious\n" || s.read("srv/root/n/x") != "precious\n" {
+		t.Errorf("%+v, %+v", all, aside)
+	}
+}
+
 func (s *stock) restorationOf(run string) (last *restoration) {
 	store, err := s.agent.store(true)
 	must(s.t, err)
