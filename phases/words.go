@@ -35,7 +35,10 @@ func Words(op agent.Operation) string {
 		}
 		return "put back " + op.Path
 	case agent.DoData:
-		if op.Data != nil && op.Data.Itself {
+		if op.Data == nil {
+			return "take back what an earlier choice of data has restored in part"
+		}
+		if op.Data.Itself {
 			return "give back its name to what was mounted at " + shorten(sources(op.Data), 4) + " before the run, if another layout has put it away"
 		}
 		return "put back " + shorten(sources(op.Data), 4) + " as before the run; what is there now is kept as a snapshot"

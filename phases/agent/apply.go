@@ -121,12 +121,15 @@ func (a *agent) became(run string, d Data, out *Outcome) {
 	r := load[restoration](s, file)
 	switch {
 	case out.State == opFailed:
-		out.Intact = r != nil && r.State == dataUndone || !s.exists(file)
+		out.Intact = r != nil && r.State == dataUndone && len(r.Left) == 0 || !s.exists(file)
 	case r != nil:
 		for _, m := range r.Members {
 			if m.Live != 0 {
 				out.Kept = append(out.Kept, m.Kept)
 			}
+		}
+		for _, l := range r.Left {
+			out.Kept = append(out.Kept, l.UUID)
 		}
 	}
 }

@@ -31,9 +31,10 @@ type restoration struct {
 	Mounts  []lost    `json:"mounts,omitempty"` // what is unmounted meanwhile, in the order of mounting
 	Units   []string  `json:"units,omitempty"`  // what was active and is stopped meanwhile
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
-	Boot    string    `json:"boot,omitempty"`   // in which that was done
+	Boot    string    `json:"boot,omitempty"`   // in which the last of that was done
 	Began   time.Time `json:"began"`
 	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
+	Left    []left    `json:"left,omitempty"` // copies that were taken back, and may hold what somebody wrote
 }
 
 const (
@@ -56,6 +57,16 @@ type member struct {
 	Nested map[uint64]string `json:"nested,omitempty"` // what moves along
 	Source string            `json:"source"`
 	From   string            `json:"from,omitempty"` // it is no copy of UUID, but that itself, which was here
+	Used   bool              `json:"used,omitempty"` // the copy had the name when a try after its own began: who knows what was written to it
+}
+
+// left is a copy that had the name for a while, and lies aside again.
+type left struct {
+	FSID  string    `json:"fsid"`
+	Name  string    `json:"name"`
+	Aside string    `json:"aside"`
+	UUID  string    `json:"uuid"`
+	Since time.Time `json:"since"`
 }
 
 // lost is a mount that has to come back.
@@ -97,8 +108,10 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 				return effect{}, err
 			}
 		}
-		if err := a.settle(ctx, s, run, file); err != nil {
-			return effect{}, err
+		for _, out := range a.settle(ctx, s, run, file) {
+			if out.State == opFailed {
+				return effect{}, &Error{Code: "busy", Message: out.Message, Hint: out.Hint}
+			}
 		}
 		if r, err = w.plan(ctx, run, *op.Data); err != nil {
 			return effect{}, err
@@ -109,9 +122,15 @@ func (a *agent) doData(ctx context.Context, run string, op Operation) (effect, e
 		if err := s.writeJSON(file, r); err != nil {
 			return effect{}, err
 		}
+	} else if err := w.meet(r); err != nil {
+		return effect{}, err
 	}
 	if err := w.carry(ctx, r); err != nil {
-		return effect{}, errors.Join(err, w.takeBack(ctx, r))
+		err = errors.Join(err, w.takeBack(ctx, r))
+		for _, text := range w.left(r) {
+			err = errors.Join(err, errors.New(text))
+		}
+		return effect{}, err
 	}
 	return effect{message: w.said(r)}, w.finish(ctx, r)
 }
@@ -123,16 +142,39 @@ func (w *work) where(v *volumes, name string) string {
 
 // settle takes back what other restorations of a run have left half done: a
 // host is never restored in part without saying so.
-func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) error {
-	var errs []error
+func (a *agent) settle(ctx context.Context, s *store, run string, but ...string) (list []Outcome) {
 	for file, r := range restorations(s, run) {
-		if r.State == dataBegun && !slices.Contains(but, file) {
-			w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
-			errs = append(errs, w.takeBack(ctx, r))
-			w.end()
+		if r.State != dataBegun || slices.Contains(but, file) {
+			continue
+		}
+		w := &work{agent: a, store: s, file: file, volumes: map[string]*volumes{}}
+		err := w.meet(r)
+		if err == nil {
+			err = w.takeBack(ctx, r)
+		}
+		out := Outcome{Op: Operation{Op: DoData}, State: opDone, Message: strings.Join(w.left(r), "; ")}
+		if err != nil {
+			out.State, out.Hint = opFailed, a.hint(run, Operation{Op: DoData, Data: &r.Data})
+			out.Message = strings.Join(append([]string{fmt.Sprintf("a restore of /%s was cut off, %v", r.Members[0].Name, err)}, w.left(r)...), "; ")
+			var said *Error
+			if errors.As(err, &said) {
+				out.Hint = append(slices.Clone(said.Hint), out.Hint...)
+			}
+		}
+		list = append(list, out)
+		w.end()
+	}
+	return list
+}
+
+// left says where is what was written to copies that were taken back.
+func (w *work) left(r *restoration) (list []string) {
+	for _, l := range r.Left {
+		if v, err := w.on(l.FSID); err == nil {
+			list = append(list, fmt.Sprintf("%s had been in place since an earlier try: what was written to it is kept as %s", w.where(v, l.Name), w.where(v, l.Aside)))
 		}
 	}
-	return errors.Join(errs...)
+	return list
 }
 
 func (w *work) said(r *restoration) string {
@@ -143,8 +185,8 @@ func (w *work) said(r *restoration) string {
 		}
 		return nil
 	})
-	text := strings.Join(append(kept, r.Gone...), "; ")
-	if r.Reboot {
+	text := strings.Join(slices.Concat(kept, w.left(r), r.Gone), "; ")
+	if r.Reboot && r.Boot == w.bootID() {
 		text += "; reboot now: until then the replaced root runs, and what is written to it is not kept in the restored one"
 	}
 	return text
@@ -173,10 +215,12 @@ func (a *agent) rootDue(run string) (bool, error) {
 	fsid := a.fsidOf("/")
 	is := func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID }
 	switch {
-	case err != nil || slices.ContainsFunc(last.Members, is):
+	case err != nil:
 		return false, err
-	case last.Boot == a.bootID():
+	case last.Boot == a.bootID(): // also where only another member was put in place in it
 		return true, nil
+	case slices.ContainsFunc(last.Members, is):
+		return false, nil
 	case last.Itself && !w.inPlace(last):
 		return false, nil
 	}
@@ -221,14 +265,20 @@ func (a *agent) doStart(ctx context.Context, run string, _ Operation) (effect, e
 			continue
 		}
 		w := &work{agent: a, store: s, file: file}
-		r.Units = slices.DeleteFunc(r.Units, func(u string) bool { // the other system's: what runs now has none of that name
-			p, err := a.Units.Show(ctx, u, "LoadState")
-			return err == nil && p["LoadState"] == "not-found"
-		})
+		a.dropUnknown(ctx, r)
 		r.Stay, done = false, effect{message: "started " + strings.Join(r.Units, ", ")}
 		err = errors.Join(err, w.finish(ctx, r))
 	}
 	return done, err
+}
+
+// dropUnknown drops units that only the other system had: what runs now has none of
+// that name to start.
+func (a *agent) dropUnknown(ctx context.Context, r *restoration) {
+	r.Units = slices.DeleteFunc(r.Units, func(u string) bool {
+		p, err := a.Units.Show(ctx, u, "LoadState")
+		return err == nil && p["LoadState"] == "not-found"
+	})
 }
 
 // work is one process's hands on a restoration.
@@ -282,6 +332,52 @@ func (w *work) inPlace(r *restoration) bool {
 		}
 		return nil
 	}) == nil
+}
+
+// meet looks at what a try before this one has left, before anything moves. A
+// copy that is in place by then may have been worked with for hours, since a boot
+// say: it is never deleted, nor taken for a fresh one.
+func (w *work) meet(r *restoration) error {
+	used := false
+	err := w.each(r, false, func(v *volumes, m *member) error {
+		m.Used = m.Used || m.From == "" && m.Copy != 0 && v.id(m.Name) == m.Copy
+		used = used || m.Used
+		return nil
+	})
+	if err != nil || !used {
+		return err
+	}
+	if err := w.leave(r); err != nil {
+		return err
+	}
+	err = w.store.writeJSON(w.file, r)
+	w.at("met")
+	return err
+}
+
+// leave notes used copies that lie aside as what they are. The next one gets
+// another name.
+func (w *work) leave(r *restoration) error {
+	return w.each(r, true, func(v *volumes, m *member) error {
+		if !m.Used || v.id(m.Aside) != m.Copy {
+			return nil
+		}
+		f, err := btrfs.At(v.top.File, m.Aside)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := btrfs.Get(f)
+		if err != nil {
+			return err
+		}
+		next, err := w.aside(v, r, m)
+		if err == nil {
+			r.Left = append(r.Left, left{m.FSID, m.Name, m.Aside, info.UUID, time.Now().UTC()})
+			m.Aside, m.Copy, m.Used = next, 0, false
+		}
+		return err
+	})
 }
 
 // carry does the whole of it, or the rest of it.
@@ -396,7 +492,7 @@ func (w *work) forward(v *volumes, m *member, running bool) error {
 		if !running {
 			continue
 		}
-		if err := w.stand(v, id, old, now); err != nil {
+		if err := w.stand(v, id, m.Aside, at, now); err != nil {
 			return err
 		}
 	}
@@ -418,10 +514,12 @@ func (w *work) along(v *volumes, id uint64, from, to string) error {
 }
 
 // stand gives the running system what moved along with its root back at its old
-// place, until the next boot.
-func (w *work) stand(v *volumes, id uint64, old, now string) error {
-	seen := v.path(w.mounts(), old)
-	if seen == "" || v.id(now) != id || w.mountedAt(v, seen) {
+// place, until the next boot. After that boot nothing shows what was replaced as
+// what it was: through the folder of snapshots it is an archive, for nothing live.
+func (w *work) stand(v *volumes, id uint64, aside, at, now string) error {
+	old, mounts := filepath.Join(aside, at), w.mounts()
+	seen := v.path(mounts, old)
+	if seen == "" || v.id(now) != id || w.mountedAt(v, seen) || !within(mountOf(mounts, seen).Root, "/"+aside) {
 		return nil
 	}
 	if err := unix.Mkdirat(int(v.top.Fd()), old, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -475,25 +573,50 @@ func (w *work) sync() error {
 }
 
 // takeBack is the way back from one that failed: what was exchanged goes back,
-// what was unmounted and stopped comes again. The copies go. What cannot go back
+// what was unmounted and stopped comes again. The copies go, but for those that
+// somebody may have written to: see meet. What cannot go back
 // stays stopped: nobody is to work with data that is half restored.
 func (w *work) takeBack(ctx context.Context, r *restoration) error {
 	ctx = context.WithoutCancel(ctx)
 	r.State = dataBegun
-	err := w.withdraw(r)
+	err := w.evict(ctx, r)
+	if err == nil {
+		err = w.withdraw(r)
+	}
 	if err == nil {
 		err = w.each(r, true, func(v *volumes, m *member) error { return w.backward(v, m, r.Reboot) })
 	}
-	if err = errors.Join(err, w.sync(), w.remount(r)); err == nil {
+	w.at("moved back")
+	err = errors.Join(err, w.sync(), w.remount(r), w.leave(r))
+	if err = errors.Join(err, w.runsOnCopy(r)); err == nil {
+		w.dropUnknown(ctx, r)
 		err = w.start(ctx, r.Units)
 	}
+	w.at("started again")
 	if err != nil {
 		err = fmt.Errorf("and it could not be taken back: %w", err)
 	} else {
 		r.State = dataUndone
 		err = w.each(r, true, dropCopy) // backwards: all of them
 	}
+	w.at("dropped")
 	return errors.Join(err, w.store.writeJSON(w.file, r))
+}
+
+// runsOnCopy is an error where a boot since the exchange has made a copy the
+// running root. It stays that, whatever its name, until the next boot.
+func (w *work) runsOnCopy(r *restoration) error {
+	if !r.Reboot {
+		return nil
+	}
+	runs, err := w.fs.describe(w.root())
+	fsid := w.fsidOf("/")
+	is := slices.ContainsFunc(r.Members, func(m *member) bool { return m.FSID == fsid && m.Copy == runs.ID })
+	if err == nil && (is || slices.ContainsFunc(r.Left, func(l left) bool { return l.UUID == runs.UUID })) {
+		err = &Error{Code: "busy", Message: "the host runs from what was restored until it boots again, and what is written until then is not kept in the root that it boots",
+			Hint: []string{"systemctl reboot   # then go on from the controller; or do all of it by hand:"}}
+	}
+	return err
 }
 
 // dropCopy deletes a copy that nobody has come to use.
@@ -534,5 +657,7 @@ func (w *work) backward(v *volumes, m *member, running bool) error {
 	if err := errors.Join(errs...); err != nil { // what is nested must not stay behind
 		return err
 	}
-	return btrfs.Exchange(v.top.File, m.Name, m.Aside)
+	err := btrfs.Exchange(v.top.File, m.Name, m.Aside)
+	w.at("moved back " + m.Name)
+	return err
 }

@@ -117,23 +117,72 @@ func TestARootThatIsTakenBackHasAllThatIsNestedInIt(t *testing.T) {
 // said done while the running system had lost it.
 func TestTheRunningRootKeepsWhatHasMovedAlong(t *testing.T) {
 	s := newStock(t, "root")
-	restart := s.fakeRoot("n")
-	root, op := restart(), Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
-	root.Moment = func(at string) {
-		if at == "exchanged root" {
-			panic("killed")
-		}
-	}
-	func() {
-		defer func() { _ = recover() }()
-		root.apply(t.Context(), "r-1", op)
-	}()
+	restart, op := s.rootKilled()
 	r := s.restorationOf("r-1")
 	must(t, unix.Rmdir(s.path("disk/root/n")))
 	must(t, os.Rename(s.path("disk/"+r.Members[0].Aside)+"/n", s.path("disk/root/n"))) // as far as it had come
 	s.done(restart().apply(t.Context(), "r-1", op))
 	if s.read("srv/root/n/x") != "precious\n" {
 		t.Error("the running system has lost it")
+	}
+}
+
+// rootKilled is a restore of the running root, with n in it, that was killed after
+// the exchange.
+func (s *stock) rootKilled() (restart func() *agent, op Operation) {
+	restart = s.fakeRoot("n")
+	root, op := restart(), Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots[:1]}}
+	root.Moment = func(at string) {
+		if at == "exchanged root" {
+			panic("killed")
+		}
+	}
+	defer func() { _ = recover() }()
+	root.apply(s.t.Context(), "r-1", op)
+	return restart, op
+}
+
+// After the boot the second try mounted what is live into what was replaced, where
+// whoever deletes that deletes it too, and asked for another boot.
+func TestAfterTheBootNothingLiveIsInTheReplaced(t *testing.T) {
+	s := newStock(t, "root")
+	restart, op := s.rootKilled()
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the boot
+	s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo next > srv/root/proc/sys/kernel/random/boot_id")
+	o := restart().apply(t.Context(), "r-1", op)
+	s.done(o)
+	aside := "disk/" + s.restorationOf("r-1").Members[0].Aside
+	if exists(s.path(aside + "/n/x")) {
+		s.sh("umount %s/n", aside)
+		t.Errorf("the live subvolume is mounted in %s", aside)
+	}
+	if due, err := restart().rootDue("r-1"); strings.Contains(o.Message, "reboot now") || due || err != nil {
+		t.Errorf("another boot is asked for: %s; due %t %v", o.Message, due, err)
+	}
+}
+
+// The root was taken back by its name, all was said to be well, and the host ran on
+// from the copy.
+func TestARootThatIsTakenBackAfterABootWaitsForAnother(t *testing.T) {
+	s := newStock(t, "root")
+	restart, _ := s.rootKilled()
+	again := func() []Outcome {
+		s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo next > srv/root/proc/sys/kernel/random/boot_id")
+		s.agent = restart()
+		return s.performed(otherChoice)
+	}
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root; echo precious > srv/root/orders", s.device()) // the boot
+	for range 2 {
+		all := again()
+		failed(t, all[0], "until it boots again")
+		failed(t, all[1], "restored in part")
+	}
+	s.sh("umount -R srv/root; mount -o subvol=root %s srv/root", s.device()) // the other boot
+	all := again()
+	s.done(all[0])
+	s.is("new", "/srv/root")
+	if aside := s.restorationOf("r-1").Left; len(all) != 2 || len(aside) != 1 || s.read("disk/"+aside[0].Aside+"/orders") != "precious\n" || s.read("srv/root/n/x") != "precious\n" {
+		t.Errorf("%+v, %+v", all, aside)
 	}
 }
 
@@ -228,10 +277,11 @@ func TestNothingIsStartedOnDataThatIsRestoredInPart(t *testing.T) {
 			must(t, holder.Start())
 		}
 	}
-	all := s.performed(Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots, Stay: true}}, Operation{Op: DoStart}, Operation{Op: DoUnits, Units: []string{"app.service"}})
+	all := s.performed(Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots, Stay: true}}, Operation{Op: DoStart}, Operation{Op: DoUnits, Units: []string{"app.service"}}, Operation{Op: DoReboot})
 	failed(t, all[0], "could not be taken back")
-	failed(t, all[1], "restored in part")
-	failed(t, all[2], "restored in part")
+	for _, o := range all[1:] { // a boot starts everything
+		failed(t, o, "restored in part")
+	}
 	if len(units.procs("app.service")) > 0 {
 		t.Error("it was started on data that is restored in part")
 	}
@@ -314,5 +364,169 @@ func TestWhatEveryRestoreReplacedIsListed(t *testing.T) {
 	s.done(s.restore(false))
 	if !slices.ContainsFunc(s.kept(), func(k Snapshot) bool { return k.UUID == first.UUID }) {
 		t.Errorf("%s is not listed", first.Path)
+	}
+}
+
+// boot is what a boot does after a power cut: it mounts what has the names now.
+func (s *stock) boot(names ...string) {
+	for _, n := range names {
+		if mountOf(s.mounts(), s.path("srv/"+n)).Path != s.path("srv/"+n) {
+			s.mount(n, "/srv/"+n)
+		}
+	}
+}
+
+var otherChoice = Operation{Op: DoUnits, Units: []string{"ok.service"}}
+
+// After a power cut a host booted and worked with what was restored in part. The
+// next try took that back, deleted the copy with all that was written since, and
+// said that nothing was changed.
+func TestWhatWasWrittenSinceTheBootIsKept(t *testing.T) {
+	for _, moment := range []string{"exchanged a", "mounted"} {
+		for _, how := range []string{"the same choice, refused", "another choice"} {
+			t.Run(moment+", "+how, func(t *testing.T) {
+				s := newStock(t, "a", "b")
+				s.take("/srv/a", "/srv/b")
+				s.killed(moment, s.set.Snapshots...)
+				s.boot("a", "b")
+				s.file("srv/a/orders", "precious")
+				if how == "another choice" {
+					o := s.performed(otherChoice)[0]
+					s.done(o)
+					s.is("new", "/srv/a", "/srv/b")
+					s.precious(o)
+					return
+				}
+				holder := exec.Command("sleep", "1000")
+				holder.Dir = s.path("srv/b")
+				must(t, holder.Start())
+				o := s.restore(false)
+				must(t, holder.Process.Kill())
+				_ = holder.Wait()
+				if o.State != opFailed || o.Intact {
+					t.Errorf("%s, intact %t: %s", o.State, o.Intact, o.Message)
+				}
+				if moment == "exchanged a" { // else it could not be taken back
+					s.precious(o)
+				}
+				s.done(s.restore(false))
+				s.is("old", "/srv/b")
+				if moment == "exchanged a" {
+					s.is("old", "/srv/a")
+				} else if s.read("srv/a/orders") != "precious" {
+					t.Error("what was written since the boot is not where it was")
+				}
+			})
+		}
+	}
+}
+
+// precious checks that what was written to a copy is listed, and told of if an
+// outcome is given.
+func (s *stock) precious(o ...Outcome) {
+	s.t.Helper()
+	for _, k := range s.kept() {
+		if s.read(strings.TrimPrefix(k.Path, s.dir)+"/orders") == "precious" && (len(o) == 0 || strings.Contains(o[0].Message, k.Path)) {
+			return
+		}
+	}
+	s.t.Errorf("what was written since the boot is not told of: %+v, listed %+v", o, s.kept())
+}
+
+// Each step back is on the disk before the next.
+func TestTakingBackKilledAnywhereLosesNothing(t *testing.T) {
+	for _, moment := range []string{"met", "to stop", "stopped", "unmounted", "moved back b", "moved back a", "moved back", "started again", "dropped"} {
+		for _, again := range []string{"another choice", "the same choice"} {
+			t.Run(moment+", "+again, func(t *testing.T) {
+				s := newStock(t, "a", "b")
+				s.sh("btrfs -q subvolume create srv/a/n; echo x > srv/a/n/x")
+				units := s.service("app.service", "cd srv/b; exec sleep 1000")
+				s.take("/srv/a", "/srv/b")
+				s.killed("mounted", s.set.Snapshots[:2]...)
+				s.boot("a", "b")
+				must(t, units.Do(t.Context(), "start", "app.service"))
+				s.file("srv/a/orders", "precious")
+				s.cut(moment, otherChoice)
+				if again == "another choice" {
+					for _, o := range s.performed(otherChoice) {
+						if o.State == opFailed {
+							t.Error(o.Message)
+						}
+					}
+					s.is("new", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+					s.precious()
+				} else {
+					s.done(s.restore(false, s.set.Snapshots[:2]...))
+					s.is("old", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+					if s.read("srv/a/orders") != "precious" {
+						s.precious()
+					}
+				}
+				if s.read("srv/a/n/x") != "x\n" || len(units.procs("app.service")) == 0 {
+					t.Errorf("n is not in its place, or app.service not started: %v", units.procs("app.service"))
+				}
+			})
+		}
+	}
+}
+
+// Subvolumes without mounts of their own were taken back under a service that had
+// run on them since the boot: it went on writing to what nobody knew, and the next
+// try said that all was well.
+func TestWhatIsTakenBackIsTakenFromNoService(t *testing.T) {
+	s := newStock(t)
+	s.sh("btrfs -q subvolume create disk/a; btrfs -q subvolume create disk/b")
+	s.take("/disk/a", "/disk/b")
+	s.killed("mounted", s.set.Snapshots...)
+	units := s.service("app.service", "cd disk/a; exec 3>>orders; while :; do echo x >&3; sleep 0.01; done")
+	s.await(units, func() bool { return s.read("disk/a/orders") != "" })
+	s.done(s.performed(otherChoice)[0])
+	s.is("new", "/disk/a", "/disk/b")
+	s.await(units, func() bool { return s.read("disk/a/orders") != "" })
+	if kept := s.kept(); len(kept) != 2 || !slices.ContainsFunc(kept, func(k Snapshot) bool { return exists(k.Path + "/orders") }) {
+		t.Errorf("%+v", kept)
+	}
+}
+
+// With mounts of their own each try ended in "cannot unmount: busy", and nothing
+// said what to do.
+func TestAnotherChoiceIsToBeHadAfterABoot(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.take("/srv/a", "/srv/b")
+	s.killed("mounted", s.set.Snapshots...)
+	s.boot("a", "b")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	holder := exec.Command("sleep", "1000")
+	holder.Dir = s.path("srv/b")
+	must(t, holder.Start())
+	o := s.performed(otherChoice)[0]
+	must(t, holder.Process.Kill())
+	_ = holder.Wait()
+	failed(t, o, fmt.Sprintf("could not be taken back: cannot restore /a: process %d", holder.Process.Pid))
+	if len(o.Hint) < 4 || !strings.Contains(o.Hint[0], "end these processes") || len(units.procs("app.service")) == 0 {
+		t.Errorf("%q, app.service %v", o.Hint, units.procs("app.service"))
+	}
+	for _, o := range s.performed(otherChoice) {
+		if o.State == opFailed {
+			t.Errorf("%s %q", o.Message, o.Hint)
+		}
+	}
+	s.is("new", "/srv/a", "/srv/b", "/disk/a", "/disk/b")
+	if len(units.procs("app.service")) == 0 {
+		t.Error("app.service is not started again")
+	}
+}
+
+// What the new system alone had kept a half-done restore from being taken back.
+func TestUnitsThatAreNoMoreKeepNothingFromBeingTakenBack(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.service("broken-new.service", "cd srv/a; exec sleep 1000") // the fake starts nothing that begins so
+	s.take("/srv/a", "/srv/b")
+	s.killed("exchanged a", s.set.Snapshots...)
+	s.sh("rm broken-new.service.script") // the old system runs by now
+	for _, o := range s.performed(otherChoice) {
+		if o.State == opFailed {
+			t.Errorf("%s %q", o.Op.Op, o.Message)
+		}
 	}
 }

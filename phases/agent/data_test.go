@@ -402,7 +402,12 @@ func TestCopyThatSomebodyUsesIsKept(t *testing.T) {
 // killed is a restore that ends in its middle, as with a power cut.
 func (s *stock) killed(moment string, snaps ...Snapshot) {
 	s.t.Helper()
-	op := Operation{Op: DoData, Data: &Data{Snapshots: snaps}}
+	s.cut(moment, Operation{Op: DoData, Data: &Data{Snapshots: snaps}})
+}
+
+// cut is killed, of any operation.
+func (s *stock) cut(moment string, op Operation) {
+	s.t.Helper()
 	_, err := s.recipePut(s.t.Context(), Recipe{Run: "r-1", Operations: []Operation{op}})
 	must(s.t, err)
 	c := exec.Command(os.Args[0], "as-agent", "-root", s.Root, "restore", "r-1")

@@ -287,7 +287,9 @@ func (v *volumes) shows(m mount, r *member) bool {
 // refuses, with their names, what only a person can end.
 func (w *work) clear(ctx context.Context, r *restoration) error {
 	if r.Reboot {
-		r.Boot = w.bootID()
+		if !w.inPlace(r) {
+			r.Boot = w.bootID()
+		}
 		return errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)) // with the copies' ids
 	}
 	mounts := make([]mount, len(r.Mounts))
@@ -298,6 +300,40 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if err != nil {
 		return err
 	}
+	if err := w.stop(ctx, r, devs, mounts); err != nil {
+		return err
+	}
+	if err := errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)); err != nil {
+		return err
+	}
+	return w.unmount(r, func(lost) bool { return true })
+}
+
+// evict stops who has come to use the copies that are to be taken back, since a
+// boot say. Without it they would go on with what lies aside then.
+func (w *work) evict(ctx context.Context, r *restoration) error {
+	if r.Reboot || !slices.ContainsFunc(r.Members, func(m *member) bool { return m.Used }) {
+		return nil
+	}
+	if err := w.lookAgain(r); err != nil { // they may be mounted elsewhere by now
+		return err
+	}
+	copies, shown, err := w.showing(r)
+	if err != nil {
+		return err
+	}
+	var mounts []mount // as they are now, with the numbers of this boot
+	for _, m := range w.mounts() {
+		if slices.ContainsFunc(shown, func(l lost) bool { return l.Path == m.Path }) {
+			mounts = append(mounts, m)
+		}
+	}
+	return w.stop(ctx, r, copies, mounts)
+}
+
+// stop stops who uses some subvolumes and mounts, having written down that they
+// are to be started again.
+func (w *work) stop(ctx context.Context, r *restoration, devs map[uint64]bool, mounts []mount) error {
 	units, others := w.stoppable(ctx, usersOf(devs, mounts))
 	others = append(others, loopsOn(devs)...)
 	for _, s := range r.Snapshots { // they may have nothing open at this moment
@@ -312,7 +348,8 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if len(others) > 0 {
 		return busy(r, others)
 	}
-	if units, err = w.dependents(ctx, mounts, units); err != nil {
+	units, err := w.dependents(ctx, mounts, units)
+	if err != nil {
 		return err
 	}
 	for _, u := range units {
@@ -333,10 +370,7 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if left := usersOf(devs, mounts); len(left) > 0 {
 		return busy(r, []string{left[0].String()})
 	}
-	if err := errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)); err != nil {
-		return err
-	}
-	return w.unmount(r, func(lost) bool { return true })
+	return nil
 }
 
 // lookAgain finds what was nested in a member, or mounted from it, since it was
@@ -433,7 +467,16 @@ func (w *work) unmount(r *restoration, which func(lost) bool) error {
 // withdraw unmounts what shows a copy, with what is mounted below that: a mount
 // goes on showing the same subvolume whatever its name becomes.
 func (w *work) withdraw(r *restoration) error {
-	copies, tops := map[uint64]bool{}, []string{}
+	_, shown, err := w.showing(r)
+	return errors.Join(err, w.unmount(r, func(m lost) bool {
+		return slices.ContainsFunc(shown, func(l lost) bool { return l.Path == m.Path })
+	}))
+}
+
+// showing is the device numbers of the copies that are in place, and the mounts
+// that show them, with what is mounted below those.
+func (w *work) showing(r *restoration) (map[uint64]bool, []lost, error) {
+	copies := map[uint64]bool{}
 	err := w.each(r, true, func(v *volumes, m *member) error {
 		if m.Copy != 0 && v.id(m.Name) == m.Copy {
 			dev, ok := devOf(os.Stat(v.proc(m.Name)))
@@ -441,14 +484,16 @@ func (w *work) withdraw(r *restoration) error {
 		}
 		return nil
 	})
+	var tops []string
 	for _, m := range r.Mounts {
 		if dev, ok := devOf(os.Stat(m.Path)); ok && copies[dev] {
 			tops = append(tops, m.Path)
 		}
 	}
-	return errors.Join(err, w.unmount(r, func(m lost) bool {
+	below := func(m lost) bool {
 		return slices.ContainsFunc(tops, func(top string) bool { return within(m.Path, top) })
-	}))
+	}
+	return copies, slices.DeleteFunc(slices.Clone(r.Mounts), func(m lost) bool { return !below(m) }), err
 }
 
 // remount brings the mounts back, as they were, and looks what they show.

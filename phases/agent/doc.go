@@ -66,6 +66,8 @@
 //     RestoreRefusesWithTheNamesOfWhoHoldsIt,
 //     RestoreStopsWhoUsesItAndStartsExactlyThose,
 //     RestoreMovesNestedSubvolumesAlong, RestoreWithAFullDisk.
+//   - TakingBackKilledAnywhereLosesNothing: a copy that was in place when a later
+//     try began is kept, and listed as replaced: WhatWasWrittenSinceTheBootIsKept.
 //   - RestoreOfTheRootExchangesOnly: the recipe's reboot does the rest, and looks
 //     after it whether the host runs from it. RootThatWasPutAwayComesBackItself:
 //     a layout that makes its root anew is undone by giving the old one its name.

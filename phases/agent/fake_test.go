@@ -116,7 +116,11 @@ func (f fakeUnits) startScript(unit string) error {
 
 func (f fakeUnits) stopScript(unit string) {
 	os.Remove(f.file(unit, ".state"))
-	for pids := f.procs(unit); len(pids) > 0; pids = f.procs(unit) {
+	populated := func() bool { // one that is about to be gone has its folder still, and is not among the procs
+		data, _ := os.ReadFile(cgroups() + f.cgroup(unit) + "/cgroup.events")
+		return strings.Contains(string(data), "populated 1")
+	}
+	for pids := f.procs(unit); len(pids) > 0 || populated(); pids = f.procs(unit) {
 		for _, pid := range pids {
 			n, _ := strconv.Atoi(pid)
 			syscall.Kill(n, syscall.SIGKILL)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
@@ -55,9 +56,17 @@ func (a *agent) made() map[string]Snapshot {
 				}
 			}
 		}
+		replaced := func(fsid, name, aside, uuid string, at time.Time) {
+			made[uuid] = Snapshot{Name: aside, Origin: name, FSID: fsid, UUID: uuid, Run: run, Created: at, Replaced: true, Recorded: true}
+		}
 		for _, r := range restored(s, run) {
 			for _, m := range r.Members {
-				made[m.Kept] = Snapshot{Name: m.Aside, Origin: m.Name, FSID: m.FSID, UUID: m.Kept, Run: run, Created: r.Began, Replaced: true, Recorded: true}
+				replaced(m.FSID, m.Name, m.Aside, m.Kept, r.Began)
+			}
+		}
+		for _, r := range restorations(s, run) {
+			for _, l := range r.Left {
+				replaced(l.FSID, l.Name, l.Aside, l.UUID, l.Since)
 			}
 		}
 	}

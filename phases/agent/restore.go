@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,9 +135,13 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 			own = append(own, dataFile(recipe.Run, *op.Data))
 		}
 	}
-	if err := a.settle(ctx, s, recipe.Run, own...); err != nil { // of another choice of data
-		r.Code = 1
-		r.Result = append(r.Result, Outcome{Op: Operation{Op: DoData}, State: opFailed, Message: err.Error()})
+	for _, out := range a.settle(ctx, s, recipe.Run, own...) { // another choice of data
+		if out.State == opFailed {
+			r.Code = 1
+		}
+		if out.Message != "" {
+			r.Result = append(r.Result, out)
+		}
 	}
 	for i, op := range recipe.Operations {
 		fmt.Fprintf(a.Stdout, "restore %s: %d of %d: %s\n", recipe.Run, i+1, len(recipe.Operations), op.Op)
@@ -157,9 +162,9 @@ func (a *agent) perform(ctx context.Context, s *store, recipe Recipe, r *Receipt
 }
 
 // withheld is how an operation fails that would start services on data that is
-// restored in part; nil for others.
+// restored in part, as a boot does; nil for others.
 func (a *agent) withheld(s *store, run string, op Operation) *Outcome {
-	if op.Op != DoActivate && op.Op != DoStart && op.Op != DoUnits {
+	if !slices.Contains([]string{DoActivate, DoStart, DoUnits, DoReboot}, op.Op) {
 		return nil
 	}
 	for _, r := range restorations(s, run) {
