@@ -169,7 +169,10 @@ func empty(dir string) bool {
 	return err == nil && len(names) == 0
 }
 
-var sourceUUID = regexp.MustCompile(`(?i)(?:\bUUID=|/by-uuid/)"?([0-9a-f-]{36})`)
+var (
+	sourceUUID = regexp.MustCompile(`(?i)(?:\bUUID=|/by-uuid/)"?([0-9a-f-]{36})`)
+	rootSource = regexp.MustCompile(`(?:^|\s)root=\S+`)
+)
 
 // mountedByID names the files that mount a subvolume by its id: every Btrfs has
 // the low ones, so that what names another file system is none of it.
@@ -184,13 +187,19 @@ func (a *agent) mountedByID(fsid string, id uint64) (files []string) {
 	}
 	for _, file := range list {
 		data, _ := os.ReadFile(a.host(file))
-		parts := []string{string(data)} // of a unit, the source is on a line of its own
-		if file == "/etc/fstab" {
-			parts = strings.Split(string(data), "\n")
+		parts := slices.DeleteFunc(strings.Split(string(data), "\n"), func(line string) bool {
+			line = strings.TrimSpace(line)
+			return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";")
+		})
+		if file != "/etc/fstab" { // of a unit, the source is on a line of its own
+			parts = []string{strings.Join(parts, "\n")}
 		}
 		for _, part := range parts {
-			of := sourceUUID.FindStringSubmatch(part)
-			if of != nil && !strings.EqualFold(of[1], fsid) || strings.HasPrefix(strings.TrimSpace(part), "#") {
+			source := part
+			if file == "/proc/cmdline" { // which names what is resumed from and unlocked, too
+				source = rootSource.FindString(part)
+			}
+			if of := sourceUUID.FindStringSubmatch(source); of != nil && !strings.EqualFold(of[1], fsid) {
 				continue
 			}
 			if want.MatchString(part) && !slices.Contains(files, file) {
