@@ -33,7 +33,7 @@ type restoration struct {
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
 	Boot    string    `json:"boot,omitempty"`   // in which that was done
 	Began   time.Time `json:"began"`
-	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
+	Gone    []string  `json:"gone,omitempty"` // mounts that are not back, in words
 }
 
 const (

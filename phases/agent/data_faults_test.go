@@ -88,7 +88,7 @@ func (s *stock) fakeRoot(nested ...string) func() *agent {
 		s.sh("btrfs -q subvolume create srv/root/%[1]s; echo precious > srv/root/%[1]s/x", n)
 	}
 	s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo b > srv/root/proc/sys/kernel/random/boot_id")
-	s.t.Cleanup(func() { exec.Command("umount", "-R", s.path("srv/root")).Run() })
+	s.t.Cleanup(func() { exec.Command("umount", "-l", s.path("srv/root")).Run() }) // with what cannot be seen
 	s.take("/srv/root")
 	return func() *agent {
 		return newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
@@ -134,6 +134,27 @@ func TestTheRunningRootKeepsWhatHasMovedAlong(t *testing.T) {
 	s.done(restart().apply(t.Context(), "r-1", op))
 	if s.read("srv/root/n/x") != "precious\n" {
 		t.Error("the running system has lost it")
+	}
+}
+
+// Anything mounted in what is nested in a root, be it in /tmp, kept the root from
+// going back. What is mounted right on that does so still, which had come out in
+// the middle only.
+func TestARootGoesBackWhateverIsMountedInWhatIsNested(t *testing.T) {
+	s := newStock(t, "root", "home")
+	s.sh("mkdir -p srv/root/home")
+	s.mount("home", "/srv/root/home")
+	root := s.fakeRoot("var")()
+	s.sh("mkdir srv/root/home/fuse srv/root/var/cache; mount -t tmpfs none srv/root/home/fuse; mount -t tmpfs none srv/root/var")
+	op := Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots}}
+	o := root.apply(t.Context(), "r-1", op)
+	if failed(t, o, "srv/root/var (tmpfs) is mounted on"); !o.Intact {
+		t.Error("it had begun")
+	}
+	s.sh("umount srv/root/var; mount -t tmpfs none srv/root/var/cache")
+	o = root.apply(t.Context(), "r-1", op)
+	if s.done(o); strings.Count(o.Message, "not seen until the reboot") != 1 || !strings.Contains(o.Message, "srv/root/var/cache (tmpfs)") {
+		t.Error(o.Message)
 	}
 }
 
