@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -271,6 +272,42 @@ func TestDeclaredUnitsAreStoppedWhateverTheyHaveOpen(t *testing.T) {
 	s.done(s.restore(false))
 	if now := units.procs("app.service"); len(now) == 0 || fmt.Sprint(now) == pid || len(units.procs("off.service")) > 0 {
 		t.Errorf("app was %s and is %v, off is %v", pid, now, units.procs("off.service"))
+	}
+}
+
+// targetUnits is a manager whose target wants off.service.
+type targetUnits struct{ fakeUnits }
+
+func (u targetUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "start" && slices.Contains(units, "multi-user.target") {
+		units = append(units, "off.service")
+	}
+	return u.fakeUnits.Do(ctx, verb, units...)
+}
+
+// A target that had stopped along was started again, and with it all that it
+// wants: what a person had stopped, and what had done its work.
+func TestATargetThatIsStartedAgainStartsNothingElse(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.service("multi-user.target", "exec sleep 1000")
+	s.service("off.service", "exec sleep 1000")
+	must(t, units.Do(t.Context(), "stop", "off.service"))
+	s.file("app.service.properties", "RequiredBy=multi-user.target\n")
+	s.Units = targetUnits{units}
+	s.take("/srv/a")
+	for _, stops := range []func(){
+		func() { must(t, s.stillSet(Stopped, "app.service", func() {})) },
+		func() { s.done(s.restore(false)) },
+	} {
+		was := units.procs("multi-user.target")
+		stops()
+		if is := units.procs("multi-user.target"); len(is) != 1 || is[0] == was[0] || len(units.procs("app.service")) != 1 || len(units.procs("off.service")) > 0 {
+			t.Errorf("the target was %v and is %v, the app %v, and off %v", was, is, units.procs("app.service"), units.procs("off.service"))
+		}
+	}
+	if by := strings.Join(startHint([]string{"app.service", "multi-user.target"}), "\n"); !strings.HasSuffix(by, "systemctl start -- app.service\nsystemctl start --job-mode=ignore-dependencies -- multi-user.target") {
+		t.Error(by)
 	}
 }
 
