@@ -45,7 +45,8 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.holds(map[string]string{at + "/mine": "new", at + "/later": "new"})
 
 	s.production.Enter(t, "printf '[Unit]\\nStartLimitIntervalSec=1h\\nStartLimitBurst=1\\n[Service]\\nWorkingDirectory="+at+"\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/user-of-it.service"+
-		" && systemctl add-wants --runtime multi-user.target user-of-it && systemctl start user-of-it") // at its start limit, and not forgotten
+		" && printf '[Service]\\nExecStart=/bin/sleep infinity\\n' > /run/systemd/system/by-hand.service && systemctl add-wants --runtime multi-user.target by-hand"+
+		" && systemctl add-requires --runtime multi-user.target user-of-it && systemctl start user-of-it") // at its start limit, and not forgotten
 	started := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it")
 	done := s.want(0, "snapshots", "restore", "production", snap.Path, "--yes", "--reason", "OPS-7")
 	s.says(done, "verified", "is kept as")
@@ -54,6 +55,9 @@ func TestLabSnapshotsRestore(t *testing.T) {
 	s.serves(s.production, "2.0")
 	if again := s.production.Enter(t, "systemctl show -P ActiveEnterTimestampMonotonic user-of-it"); again == started || again == "0" {
 		t.Errorf("the service that uses the subvolume was not stopped and started: %s", again)
+	}
+	if is := s.production.Enter(t, "systemctl is-active multi-user.target by-hand || true"); is != "active\ninactive" {
+		t.Errorf("the target that stopped along, and what it wants but a person had stopped, are %s", is)
 	}
 	s.says(s.want(0, "show"), "OPS-7", "restored", "what it was is kept as")
 	s.says(s.want(0, "report"), "what it was is kept as")

@@ -68,9 +68,6 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 	if err := a.tidy(s, args.Stamp); err != nil {
 		return nil, err
 	}
-	if err := a.letGo(s, args.Paths); err != nil {
-		return nil, err
-	}
 	if err := a.unreceived(args); err != nil {
 		return nil, err
 	}
@@ -83,7 +80,7 @@ func (a *agent) backup(ctx context.Context, args SnapshotArgs) ([]Snapshot, erro
 			return nil, err
 		}
 	}
-	return set.Snapshots, nil
+	return set.Snapshots, a.letGo(s, args.Paths)
 }
 
 // unreceived refuses a set of which a copy would be taken for another's. What
@@ -124,11 +121,11 @@ func (a *agent) tidy(s *store, stamp string) error {
 }
 
 // letGo ends backup's own holds of subvolumes that are not copied any more: no
-// later copy of them ever would.
+// later copy of them ever would. Only a set that was taken tells which those are.
 func (a *agent) letGo(s *store, paths []string) error {
 	holds, err := holdsOf(s)
 	for _, was := range a.made() {
-		goesOn := func(path string) bool { return within(was.Source, filepath.Clean(path)) }
+		goesOn := func(path string) bool { return within(filepath.Clean(was.Source), filepath.Clean(path)) }
 		if err == nil && holds[was.UUID][backupRun] != "" && !slices.ContainsFunc(paths, goesOn) {
 			err = s.hold(HoldArgs{UUID: was.UUID, By: backupRun})
 		}

@@ -185,6 +185,19 @@ func TestASubvolumeThatIsNoLongerCopiedIsNotHeldForEver(t *testing.T) {
 	}
 }
 
+// A mistyped path had ended the holds of all other chains by the time it was
+// refused, and a prune could take the next copies' parents.
+func TestABackupThatIsNotTakenLetsNothingGo(t *testing.T) {
+	h := newTwoHosts(t, "a")
+	parent := h.take("/disk//a/")[0]
+	if _, err := h.backup(t.Context(), SnapshotArgs{Dir: "/disk/snaps", Stamp: "20260103T000000Z", Paths: []string{"/disk/typo"}}); err == nil {
+		t.Error("it was taken")
+	}
+	if holds, err := holdsOf(h.state); err != nil || holds[parent.UUID][backupRun] == "" {
+		t.Errorf("nothing holds the parent of the next copy: %v %v", holds, err)
+	}
+}
+
 func TestAParentThatIsGoneOrChangedIsNone(t *testing.T) {
 	h := newTwoHosts(t, "a", "b")
 	set := h.take("/disk/a", "/disk/b")

@@ -33,7 +33,7 @@ type restoration struct {
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
 	Boot    string    `json:"boot,omitempty"`   // in which the last of that was done
 	Began   time.Time `json:"began"`
-	Gone    []string  `json:"gone,omitempty"` // mounts that the snapshot has no folder for, in words
+	Gone    []string  `json:"gone,omitempty"` // mounts that are not back, in words
 	Left    []left    `json:"left,omitempty"` // copies that were taken back, and may hold what somebody wrote
 }
 

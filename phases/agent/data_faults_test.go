@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,7 +89,7 @@ func (s *stock) fakeRoot(nested ...string) func() *agent {
 		s.sh("btrfs -q subvolume create srv/root/%[1]s; echo precious > srv/root/%[1]s/x", n)
 	}
 	s.sh("mkdir -p srv/root/proc/sys/kernel/random; echo b > srv/root/proc/sys/kernel/random/boot_id")
-	s.t.Cleanup(func() { exec.Command("umount", "-R", s.path("srv/root")).Run() })
+	s.t.Cleanup(func() { exec.Command("umount", "-l", s.path("srv/root")).Run() }) // with what cannot be seen
 	s.take("/srv/root")
 	return func() *agent {
 		return newAgent(Options{Root: s.Root, Prefix: s.path("srv/root"), Units: fakeUnits{s.dir}, Stdout: os.Stderr})
@@ -183,6 +184,27 @@ func TestARootThatIsTakenBackAfterABootWaitsForAnother(t *testing.T) {
 	s.is("new", "/srv/root")
 	if aside := s.restorationOf("r-1").Left; len(all) != 2 || len(aside) != 1 || s.read("disk/"+aside[0].Aside+"/orders") != "precious\n" || s.read("srv/root/n/x") != "precious\n" {
 		t.Errorf("%+v, %+v", all, aside)
+	}
+}
+
+// Anything mounted in what is nested in a root, be it in /tmp, kept the root from
+// going back. What is mounted right on that does so still, which had come out in
+// the middle only.
+func TestARootGoesBackWhateverIsMountedInWhatIsNested(t *testing.T) {
+	s := newStock(t, "root", "home")
+	s.sh("mkdir -p srv/root/home")
+	s.mount("home", "/srv/root/home")
+	root := s.fakeRoot("var")()
+	s.sh("mkdir srv/root/home/fuse srv/root/var/cache; mount -t tmpfs none srv/root/home/fuse; mount -t tmpfs none srv/root/var")
+	op := Operation{Op: DoData, Data: &Data{Snapshots: s.set.Snapshots}}
+	o := root.apply(t.Context(), "r-1", op)
+	if failed(t, o, "srv/root/var (tmpfs) is mounted on"); !o.Intact {
+		t.Error("it had begun")
+	}
+	s.sh("umount srv/root/var; mount -t tmpfs none srv/root/var/cache")
+	o = root.apply(t.Context(), "r-1", op)
+	if s.done(o); strings.Count(o.Message, "not seen until the reboot") != 1 || !strings.Contains(o.Message, "srv/root/var/cache (tmpfs)") {
+		t.Error(o.Message)
 	}
 }
 
@@ -303,6 +325,42 @@ func TestDeclaredUnitsAreStoppedWhateverTheyHaveOpen(t *testing.T) {
 	}
 }
 
+// targetUnits is a manager whose target wants off.service.
+type targetUnits struct{ fakeUnits }
+
+func (u targetUnits) Do(ctx context.Context, verb string, units ...string) error {
+	if verb == "start" && slices.Contains(units, "multi-user.target") {
+		units = append(units, "off.service")
+	}
+	return u.fakeUnits.Do(ctx, verb, units...)
+}
+
+// A target that had stopped along was started again, and with it all that it
+// wants: what a person had stopped, and what had done its work.
+func TestATargetThatIsStartedAgainStartsNothingElse(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.service("multi-user.target", "exec sleep 1000")
+	s.service("off.service", "exec sleep 1000")
+	must(t, units.Do(t.Context(), "stop", "off.service"))
+	s.file("app.service.properties", "RequiredBy=multi-user.target\n")
+	s.Units = targetUnits{units}
+	s.take("/srv/a")
+	for _, stops := range []func(){
+		func() { must(t, s.stillSet(Stopped, "app.service", func() {})) },
+		func() { s.done(s.restore(false)) },
+	} {
+		was := units.procs("multi-user.target")
+		stops()
+		if is := units.procs("multi-user.target"); len(is) != 1 || is[0] == was[0] || len(units.procs("app.service")) != 1 || len(units.procs("off.service")) > 0 {
+			t.Errorf("the target was %v and is %v, the app %v, and off %v", was, is, units.procs("app.service"), units.procs("off.service"))
+		}
+	}
+	if by := strings.Join(startHint([]string{"app.service", "multi-user.target"}), "\n"); !strings.HasSuffix(by, "systemctl start -- app.service\nsystemctl start --job-mode=ignore-dependencies -- multi-user.target") {
+		t.Error(by)
+	}
+}
+
 // What systemd-run had made was gone once it was stopped, and could not be
 // started again.
 func TestATransientUnitIsForAPersonToEnd(t *testing.T) {
@@ -340,6 +398,31 @@ func TestAnIDIsOfItsFileSystem(t *testing.T) {
 	s.take("/srv/a")
 	s.file("etc/fstab", fmt.Sprintf("UUID=%s /x btrfs subvolid=%d 0 0\n", s.set.Snapshots[0].FSID, info.ID))
 	failed(t, s.restore(false), "/etc/fstab")
+}
+
+// A comment on top hid the whole of a unit, as all generated ones have it, and so
+// did what the command line names before the root: after the next boot, what had
+// been replaced was there again.
+func TestWhatMountsByIDIsFoundBelowACommentAndBesideOtherDevices(t *testing.T) {
+	const ours, other = "aaaaaaaa-1111-2222-3333-444444444444", "bbbbbbbb-1111-2222-3333-444444444444"
+	for _, c := range []struct {
+		file, text string
+		found      bool
+	}{
+		{"/etc/systemd/system/srv-a.mount", "# of ops\n[Mount]\nWhat=/dev/disk/by-uuid/" + ours + "\nOptions=subvolid=256\n", true},
+		{"/etc/systemd/system/srv-a.mount", "# What=UUID=" + ours + "\n[Mount]\nWhat=/dev/disk/by-uuid/" + other + "\nOptions=subvolid=256\n", false},
+		{"/etc/systemd/system/srv-a.mount", "[Mount]\nWhat=UUID=" + ours + "\n; Options=subvolid=256\n", false},
+		{"/run/systemd/generator/srv-a.mount", "# Automatically generated by systemd-fstab-generator\n\n[Mount]\nWhat=UUID=" + ours + "\nOptions=subvolid=256\n", true},
+		{"/proc/cmdline", "resume=UUID=" + other + " root=UUID=" + ours + " rootflags=subvolid=256 quiet\n", true},
+		{"/proc/cmdline", "cryptdevice=UUID=" + other + ":root root=/dev/mapper/root rootflags=subvolid=256\n", true},
+		{"/proc/cmdline", "root=UUID=" + other + " resume=UUID=" + ours + " rootflags=subvolid=256\n", false},
+	} {
+		h := newHost(t)
+		h.file(c.file, c.text)
+		if by := h.mountedByID(ours, 256); slices.Contains(by, c.file) != c.found {
+			t.Errorf("%s: %v\n%s", c.file, by, c.text)
+		}
+	}
 }
 
 // A folder for what moves along lost what the umask takes.

@@ -654,6 +654,28 @@ func TestSetInterruptedGoesWithItsRun(t *testing.T) {
 	}
 }
 
+// What could not be looked at was taken for gone: its record went, and the snapshot
+// was nobody's. What is seen to be none keeps no record.
+func TestSetInterruptedThatCannotBeSeenKeepsItsRecord(t *testing.T) {
+	s := newStock(t, "a", "b")
+	s.cutShort()
+	bad := kernel
+	bad.Open = func(string) (*os.File, error) { return nil, unix.EIO }
+	records := func(fs Snapper, want int) {
+		t.Helper()
+		s.fs = fs
+		_, err := s.close(t.Context(), Closing{Run: "r-1", Outcome: "untouched"})
+		must(t, err)
+		if files, _ := filepath.Glob(s.path("state/runs/r-1/set-*")); len(files) != want {
+			t.Errorf("records: %v, with %v there", files, s.beside())
+		}
+	}
+	records(bad, 1)
+	left := s.path("disk/snaps/" + s.beside()[0])
+	s.sh("btrfs -q subvolume delete %[1]s; mkdir %[1]s", left)
+	records(kernel, 0)
+}
+
 func TestSetInterruptedIsTakenAgain(t *testing.T) {
 	s := newStock(t, "a", "b")
 	s.cutShort()

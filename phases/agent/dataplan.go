@@ -59,8 +59,33 @@ func (w *work) plan(_ context.Context, run string, d Data) (*restoration, error)
 	}
 	if r.Reboot { // nothing can be unmounted from below a running system
 		r.Mounts = nil
+		return r, w.hidden(r, mounts)
 	}
 	return r, nil
+}
+
+// hidden notes what the running system loses until it boots: what is nested in
+// its root moves along, and takes what is mounted in there with it. What is
+// mounted on a nested subvolume itself keeps that from moving.
+func (w *work) hidden(r *restoration, mounts []mount) error {
+	return w.each(r, false, func(v *volumes, m *member) error {
+		for _, o := range mounts {
+			in, at := v.point(mounts, o)
+			for _, n := range m.Nested {
+				if at.Root == "/"+filepath.Join(m.Name, n) {
+					return inTheWay(o, "on a subvolume that is to move along")
+				}
+			}
+			if v.shows(in, m) && !v.shows(at, m) {
+				r.Gone = append(r.Gone, fmt.Sprintf("%s (%s) is not seen until the reboot", o.Path, o.FS))
+			}
+		}
+		return nil
+	})
+}
+
+func inTheWay(m mount, where string) error {
+	return &Error{Code: "busy", Message: fmt.Sprintf("cannot restore: %s (%s) is mounted %s", m.Path, m.FS, where), Hint: []string{"umount " + quote(m.Path)}}
 }
 
 func (w *work) member(v *volumes, s Snapshot, r *restoration) (*member, error) {
@@ -169,7 +194,10 @@ func empty(dir string) bool {
 	return err == nil && len(names) == 0
 }
 
-var sourceUUID = regexp.MustCompile(`(?i)(?:\bUUID=|/by-uuid/)"?([0-9a-f-]{36})`)
+var (
+	sourceUUID = regexp.MustCompile(`(?i)(?:\bUUID=|/by-uuid/)"?([0-9a-f-]{36})`)
+	rootSource = regexp.MustCompile(`(?:^|\s)root=\S+`)
+)
 
 // mountedByID names the files that mount a subvolume by its id: every Btrfs has
 // the low ones, so that what names another file system is none of it.
@@ -184,13 +212,19 @@ func (a *agent) mountedByID(fsid string, id uint64) (files []string) {
 	}
 	for _, file := range list {
 		data, _ := os.ReadFile(a.host(file))
-		parts := []string{string(data)} // of a unit, the source is on a line of its own
-		if file == "/etc/fstab" {
-			parts = strings.Split(string(data), "\n")
+		parts := slices.DeleteFunc(strings.Split(string(data), "\n"), func(line string) bool {
+			line = strings.TrimSpace(line)
+			return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";")
+		})
+		if file != "/etc/fstab" { // of a unit, the source is on a line of its own
+			parts = []string{strings.Join(parts, "\n")}
 		}
 		for _, part := range parts {
-			of := sourceUUID.FindStringSubmatch(part)
-			if of != nil && !strings.EqualFold(of[1], fsid) || strings.HasPrefix(strings.TrimSpace(part), "#") {
+			source := part
+			if file == "/proc/cmdline" { // which names what is resumed from and unlocked, too
+				source = rootSource.FindString(part)
+			}
+			if of := sourceUUID.FindStringSubmatch(source); of != nil && !strings.EqualFold(of[1], fsid) {
 				continue
 			}
 			if want.MatchString(part) && !slices.Contains(files, file) {
@@ -239,15 +273,19 @@ func (w *work) aside(v *volumes, r *restoration, m *member) (string, error) {
 }
 
 // affected is the mounts that have to go and come again: those that show a part
-// of what is replaced, and those below them.
+// of what is replaced, and those below them. All stay where the root is replaced,
+// so that none is in the way.
 func (w *work) affected(v *volumes, r *restoration, mounts []mount) (list []mount, err error) {
+	shown := func(m mount) bool {
+		return m.FS == "btrfs" && m.Dev == v.dev && slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(m, r) })
+	}
+	waits := slices.ContainsFunc(mounts, func(m mount) bool { return m.Path == w.root() && shown(m) })
 	for _, m := range mounts {
-		shown := m.FS == "btrfs" && m.Dev == v.dev && slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(m, r) })
 		below := slices.ContainsFunc(list, func(o mount) bool { return m.Parent == o.ID && o.Path != w.root() })
-		if below && m.Dev != v.dev || !shown && !below && w.carried(v, r, mounts, m) {
-			return nil, &Error{Code: "busy", Message: fmt.Sprintf("cannot restore: %s (%s) is mounted below a subvolume that is to be replaced", m.Path, m.FS), Hint: []string{"umount " + quote(m.Path)}}
+		if !waits && (below && m.Dev != v.dev || !shown(m) && !below && v.carried(r, mounts, m)) {
+			return nil, inTheWay(m, "below a subvolume that is to be replaced")
 		}
-		if shown || below {
+		if shown(m) || below {
 			list = append(list, m)
 		}
 	}
@@ -256,14 +294,22 @@ func (w *work) affected(v *volumes, r *restoration, mounts []mount) (list []moun
 
 // carried tells whether a mount point lies in a member that is seen through a
 // mount of what it is nested in: it would go away with what is replaced.
-func (w *work) carried(v *volumes, r *restoration, mounts []mount, m mount) bool {
-	return slices.ContainsFunc(mounts, func(p mount) bool {
-		if p.ID != m.Parent || p.FS != "btrfs" || p.Dev != v.dev {
-			return false
+func (v *volumes) carried(r *restoration, mounts []mount, m mount) bool {
+	in, at := v.point(mounts, m)
+	return slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(at, r) && !v.shows(in, r) })
+}
+
+// point is the mount that another's mount point lies in, and where there; nothing
+// if that is of another file system.
+func (v *volumes) point(mounts []mount, m mount) (in, at mount) {
+	for _, in := range v.mounts(mounts) {
+		if in.ID == m.Parent {
+			at := in
+			at.Root = filepath.Join(in.Root, strings.TrimPrefix(m.Path, strings.TrimSuffix(in.Path, "/")))
+			return in, at
 		}
-		at := mount{Root: filepath.Join(p.Root, strings.TrimPrefix(m.Path, strings.TrimSuffix(p.Path, "/")))}
-		return slices.ContainsFunc(r.Members, func(r *member) bool { return r.FSID == v.FSID && r.Live != 0 && v.shows(at, r) && !v.shows(p, r) })
-	})
+	}
+	return in, at
 }
 
 // root is where the running system's root is mounted.

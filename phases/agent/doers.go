@@ -140,21 +140,37 @@ func (a *agent) doUnits(ctx context.Context, _ string, op Operation) (effect, er
 }
 
 // startAll waits until units have started, but not for those that end by
-// themselves: that may take hours.
+// themselves: that may take hours. Targets come last and by themselves: what they
+// want may have been stopped by a person, or have done its work.
 func (a *agent) startAll(ctx context.Context, units []string) error {
 	var errs []error
-	var stay []string
-	for _, u := range units {
-		if ends, _ := a.ends(ctx, u); ends {
+	stay, targets := apart(units)
+	stay = slices.DeleteFunc(stay, func(u string) bool {
+		ends, _ := a.ends(ctx, u)
+		if ends {
 			errs = append(errs, a.Units.Do(ctx, "queue", u))
-		} else {
-			stay = append(stay, u)
 		}
-	}
+		return ends
+	})
 	if len(stay) > 0 {
 		errs = append(errs, a.Units.Do(ctx, "start", stay...))
 	}
+	if len(targets) > 0 {
+		errs = append(errs, a.Units.Do(ctx, "reach", targets...))
+	}
 	return errors.Join(errs...)
+}
+
+// apart splits targets from what they are reached with.
+func apart(units []string) (others, targets []string) {
+	for _, u := range units {
+		if filepath.Ext(u) == ".target" {
+			targets = append(targets, u)
+		} else {
+			others = append(others, u)
+		}
+	}
+	return others, targets
 }
 
 // ends tells whether a unit is one that is not active when it has done what it

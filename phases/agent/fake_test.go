@@ -196,7 +196,7 @@ func (f fakeUnits) Do(_ context.Context, verb string, units ...string) error {
 	switch verb {
 	case "reset-failed":
 		return nil
-	case "queue":
+	case "queue", "reach":
 		verb = "start"
 	}
 	for _, u := range units {

@@ -57,7 +57,15 @@ func (a *agent) hint(run string, op Operation) []string {
 }
 
 func startHint(units []string) []string {
-	return []string{"systemctl reset-failed -- " + quoteAll(units), "systemctl start -- " + quoteAll(units)}
+	list := []string{"systemctl reset-failed -- " + quoteAll(units)}
+	others, targets := apart(units)
+	if len(others) > 0 {
+		list = append(list, "systemctl start -- "+quoteAll(others))
+	}
+	if len(targets) > 0 {
+		list = append(list, "systemctl start "+alone+" -- "+quoteAll(targets))
+	}
+	return list
 }
 
 // dataHint is the way by names: without an exchange, so not for a power cut.

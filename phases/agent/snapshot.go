@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hbohlen/deployer/phases/agent/btrfs"
 )
@@ -41,6 +44,13 @@ var kernel = Snapper{
 	Sync: btrfs.Sync, Snapshot: btrfs.Snapshot, Destroy: btrfs.Destroy, Ballast: layBallast,
 }
 
+var (
+	errNotSubvolume = errors.New("not a subvolume")
+	// noSnapshot is how it is known that none is there: what merely could not be
+	// looked at may be one.
+	noSnapshot = []error{fs.ErrNotExist, unix.ENOTDIR, btrfs.ErrNotBtrfs, errNotSubvolume}
+)
+
 // describe is Get for a path that must be a subvolume's root itself.
 func (s Snapper) describe(path string) (btrfs.Info, error) {
 	f, err := s.Open(path)
@@ -49,7 +59,7 @@ func (s Snapper) describe(path string) (btrfs.Info, error) {
 	}
 	defer f.Close()
 	if !s.IsRoot(f) {
-		return btrfs.Info{}, fmt.Errorf("%s is not a subvolume", path)
+		return btrfs.Info{}, fmt.Errorf("%s is %w", path, errNotSubvolume)
 	}
 	return s.Get(f)
 }
@@ -176,8 +186,14 @@ func (a *agent) snapshot(ctx context.Context, args SnapshotArgs) (SnapshotSet, e
 // was to be, read-only and of the same source.
 func (a *agent) leftovers(was *setRecord) error {
 	for _, s := range was.Set.Snapshots {
+		if was.Done {
+			continue
+		}
 		info, err := a.fs.describe(s.Path)
-		if was.Done || err != nil || !info.ReadOnly || info.ParentUUID != s.ParentUUID {
+		if err != nil && !slices.ContainsFunc(noSnapshot, func(is error) bool { return errors.Is(err, is) }) {
+			return err
+		}
+		if err != nil || !info.ReadOnly || info.ParentUUID != s.ParentUUID {
 			continue
 		}
 		dir, err := a.fs.Open(filepath.Dir(s.Path))

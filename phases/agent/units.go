@@ -12,7 +12,8 @@ type Units interface {
 	// Run starts a transient unit and returns when its program was executed.
 	Run(ctx context.Context, t Transient) error
 	// Do is `systemctl VERB UNIT…` for start, stop and reset-failed; it returns when the job
-	// has ended: the units' own timeouts bound it. The verb queue is a start that nobody waits for.
+	// has ended: the units' own timeouts bound it. The verb queue is a start that nobody waits for,
+	// and reach a start of nothing but these units themselves.
 	Do(ctx context.Context, verb string, units ...string) error
 	// List is every unit that is loaded.
 	List(ctx context.Context) ([]Unit, error)
@@ -33,6 +34,8 @@ type Unit struct {
 	Name, Load, Active, Sub string
 }
 
+const alone = "--job-mode=ignore-dependencies"
+
 // systemd is the real one, by its own commands: they are on every host, and
 // their output options (--plain, --no-legend, -o json) are stable interfaces.
 type systemd struct{ path string }
@@ -51,8 +54,11 @@ func (s systemd) Run(ctx context.Context, t Transient) error {
 
 func (s systemd) Do(ctx context.Context, verb string, units ...string) error {
 	args := []string{"systemctl", "--no-ask-password", "--quiet"}
-	if verb == "queue" {
+	switch verb {
+	case "queue":
 		args, verb = append(args, "--no-block"), "start"
+	case "reach":
+		args, verb = append(args, alone), "start"
 	}
 	_, err := output(ctx, s.path, append(append(args, verb, "--"), units...)...)
 	return err
