@@ -116,9 +116,16 @@ func TestLabDataByHand(t *testing.T) {
 
 // What --data had chosen was chosen anew by `resume`, by policy, and the host
 // refused that: half restored, it was said to be unchanged. And `resume` took
-// back the hosts, too, that --host had left out.
+// back the hosts, too, that --host had left out; so did `rollback` of it.
 func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
-	for name, also := range map[string]string{"controller": "true", "and what it had begun": killAgents} {
+	for name, c := range map[string]struct {
+		also string
+		then []string
+	}{
+		"controller":            {"true", []string{"resume"}},
+		"and what it had begun": {killAgents, []string{"resume"}},
+		"rolled back by name":   {"true", []string{"rollback", "last", "--yes"}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
@@ -141,8 +148,8 @@ func TestLabACutRollbackKeepsItsChoiceOfData(t *testing.T) {
 			})
 			_ = cmd.Process.Kill()
 			wait()
-			s.production.Enter(t, also)
-			s.want(0, "resume")
+			s.production.Enter(t, c.also)
+			s.want(0, c.then...)
 			s.equal("production", s.look(s.production), before)
 			s.equal("staging", s.look(s.staging), left)
 			s.serves(s.production, "1.0.0")

@@ -94,7 +94,9 @@ func (a *app) rollback(ctx context.Context, id string, o *rollbackOptions) error
 	}
 	if err == nil && row.Undoes != "" { // a rollback that did not get to its end
 		sig.release()
-		o.goesBack = row.GoesBack
+		if o.goesBack = row.GoesBack; len(o.hosts) == 0 {
+			o.hosts = row.Hosts
+		}
 		return a.rollback(context.WithoutCancel(ctx), row.Undoes, o)
 	}
 	if err != nil {
