@@ -76,7 +76,7 @@ func (a *agent) currentRun() string {
 
 func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 	start := time.Now()
-	out := Outcome{Op: op, State: opDone, Hint: a.hint(run, op)}
+	out := Outcome{Op: op, State: opDone}
 	out.Op.Content = nil
 	limit := opLimit
 	if op.Op == DoProfile { // nobody can decide while it runs: see agent.pass
@@ -89,7 +89,7 @@ func (a *agent) apply(ctx context.Context, run string, op Operation) Outcome {
 		e, err = do(a, ctx, run, op)
 	}
 	out.Took = time.Since(start).Seconds()
-	out.Code, out.Message = e.code, e.message
+	out.Code, out.Message, out.Hint = e.code, e.message, a.hint(run, op) // of what is left to do
 	if e.already {
 		out.State = opAlready
 	}

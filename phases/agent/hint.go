@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -48,6 +49,9 @@ func (a *agent) hint(run string, op Operation) []string {
 		}
 		if len(units) == 0 { // the restore is still to come
 			return []string{"# start the units that were stopped for restore-data"}
+		}
+		if idle, err := a.idle(context.Background(), units); err == nil && len(idle) > 0 {
+			units = idle
 		}
 		return startHint(units)
 	case DoUnpin:
