@@ -33,8 +33,9 @@ type restoration struct {
 	Reboot  bool      `json:"reboot,omitempty"` // it is the running root: the next boot has it
 	Boot    string    `json:"boot,omitempty"`   // in which the last of that was done
 	Began   time.Time `json:"began"`
-	Gone    []string  `json:"gone,omitempty"` // mounts that are not back, in words
-	Left    []left    `json:"left,omitempty"` // copies that were taken back, and may hold what somebody wrote
+	Gone    []string  `json:"gone,omitempty"`  // mounts that are not back, in words
+	Below   []string  `json:"below,omitempty"` // what was written where nothing was mounted, in words
+	Left    []left    `json:"left,omitempty"`  // copies that were taken back, and may hold what somebody wrote
 }
 
 const (
@@ -167,8 +168,10 @@ func (a *agent) settle(ctx context.Context, s *store, run string, but ...string)
 	return list
 }
 
-// left says where is what was written to copies that were taken back.
-func (w *work) left(r *restoration) (list []string) {
+// left says where is what was written to copies that were taken back, and to
+// nothing that goes back.
+func (w *work) left(r *restoration) []string {
+	list := slices.Clone(r.Below)
 	for _, l := range r.Left {
 		if v, err := w.on(l.FSID); err == nil {
 			list = append(list, fmt.Sprintf("%s had been in place since an earlier try: what was written to it is kept as %s", w.where(v, l.Name), w.where(v, l.Aside)))

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -548,6 +549,7 @@ func (w *work) remount(r *restoration) error {
 	for _, l := range r.Mounts {
 		v, err := w.on(l.FSID)
 		if err == nil && !w.mounted(l) {
+			r.below(l.Path)
 			err = w.mountAgain(v, l.mount, r)
 		}
 		if err == nil {
@@ -556,6 +558,31 @@ func (w *work) remount(r *restoration) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// below notes what somebody has written to a mount's place since the restore
+// began: a timer's unit does not know that nothing is mounted there, and nobody
+// would find it below the mount. Subvolumes that were moved there are no such.
+func (r *restoration) below(path string) {
+	var names []string
+	stat := func(st os.FileInfo) *syscall.Stat_t { return st.Sys().(*syscall.Stat_t) }
+	if st, err := os.Stat(path); err != nil || stat(st).Ino == btrfs.RootInode {
+		return // a mount on the place of the subvolume itself
+	}
+	entries, _ := os.ReadDir(path)
+	for _, e := range entries {
+		st, err := e.Info()
+		if err == nil && stat(st).Ino != btrfs.RootInode && time.Unix(stat(st).Ctim.Unix()).After(r.Began) {
+			names = append(names, e.Name())
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	text := fmt.Sprintf("what was written to %s while it was not mounted lies below the mount: %s", path, strings.Join(names, ", "))
+	if !slices.Contains(r.Below, text) {
+		r.Below = append(r.Below, text)
+	}
 }
 
 func (w *work) mountAgain(v *volumes, m mount, r *restoration) error {

@@ -64,7 +64,7 @@ const (
 )
 
 func newSide(f *os.File, tree uint64, wanted map[uint64]bool) *side {
-	return &side{f: f, tree: tree, wanted: wanted, room: aheadLeast, ahead: map[uint64]*inode{}, dirs: map[uint64]string{rootInode: ""}}
+	return &side{f: f, tree: tree, wanted: wanted, room: aheadLeast, ahead: map[uint64]*inode{}, dirs: map[uint64]string{RootInode: ""}}
 }
 
 // touched gives the inodes that were touched after a transaction.
@@ -72,7 +72,7 @@ func (s *side) touched(since uint64, each func(ino uint64)) error {
 	if since == ^uint64(0) {
 		return nil
 	}
-	key := searchKey{Tree: s.tree, MinObject: rootInode, MaxObject: lastID, MaxOffset: ^uint64(0), MaxType: 255, MinTrans: since + 1, MaxTrans: ^uint64(0)}
+	key := searchKey{Tree: s.tree, MinObject: RootInode, MaxObject: lastID, MaxOffset: ^uint64(0), MaxType: 255, MinTrans: since + 1, MaxTrans: ^uint64(0)}
 	return s.args.search(s.f, key, func(item searchHeader, data []byte) {
 		if item.Type == inodeItem && len(data) >= 16 && binary.LittleEndian.Uint64(data[8:]) > since {
 			each(item.Object)
@@ -195,7 +195,7 @@ func (n *inode) extent(at uint64, data []byte) {
 // paths is where an inode is, below the subvolume.
 func (s *side) paths(n *inode) (list []string, err error) {
 	for at := range n.names {
-		if at == (name{rootInode, ".."}) {
+		if at == (name{RootInode, ".."}) {
 			return []string{"."}, nil
 		}
 		dir, err := s.dir(at.dir)

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// RootInode is the inode of every subvolume's root: BTRFS_FIRST_FREE_OBJECTID.
+const RootInode = 256
+
 // include/uapi/linux/btrfs.h; _IOC of include/uapi/asm-generic/ioctl.h, which
 // amd64 and arm64 share.
 const (
@@ -26,14 +29,13 @@ const (
 	iocGetSubvolInfo = 2<<30 | 504<<16 | magic<<8 | 60
 	iocSnapDestroyV2 = 1<<30 | 4096<<16 | magic<<8 | 63
 
-	rootInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
-	topLevel  = 5   // BTRFS_FS_TREE_OBJECTID
-	rootTree  = 1   // BTRFS_ROOT_TREE_OBJECTID
-	rootDir   = 6   // BTRFS_ROOT_TREE_DIR_OBJECTID, where the default subvolume is named
-	dirItem   = 84  // BTRFS_DIR_ITEM_KEY
-	rootItem  = 132 // BTRFS_ROOT_ITEM_KEY
-	backref   = 144 // BTRFS_ROOT_BACKREF_KEY
-	lastID    = ^uint64(255)
+	topLevel = 5   // BTRFS_FS_TREE_OBJECTID
+	rootTree = 1   // BTRFS_ROOT_TREE_OBJECTID
+	rootDir  = 6   // BTRFS_ROOT_TREE_DIR_OBJECTID, where the default subvolume is named
+	dirItem  = 84  // BTRFS_DIR_ITEM_KEY
+	rootItem = 132 // BTRFS_ROOT_ITEM_KEY
+	backref  = 144 // BTRFS_ROOT_BACKREF_KEY
+	lastID   = ^uint64(255)
 
 	inodeItem  = 1 // BTRFS_INODE_ITEM_KEY; struct btrfs_inode_item
 	inodeRef   = 12

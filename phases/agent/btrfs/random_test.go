@@ -111,7 +111,7 @@ func walk(t *testing.T, root string) map[string]*seen {
 		}
 		rel, _ := filepath.Rel(root, at)
 		id := fmt.Sprint(st.Ino, st.Btime)
-		if st.Ino == rootInode { // of a snapshot, it was born with that
+		if st.Ino == RootInode { // of a snapshot, it was born with that
 			id = "root"
 		}
 		if all[id] == nil {

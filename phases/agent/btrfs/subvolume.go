@@ -51,7 +51,7 @@ func Open(path string) (*os.File, error) {
 // on Btrfs only there.
 func IsRoot(f *os.File) bool {
 	st, err := f.Stat()
-	return err == nil && st.Sys().(*syscall.Stat_t).Ino == rootInode
+	return err == nil && st.Sys().(*syscall.Stat_t).Ino == RootInode
 }
 
 // Get describes the subvolume that an open folder lies in.
