@@ -58,7 +58,7 @@ func TestBenchData(t *testing.T) {
 		took := fastest(t, func() {
 			p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0]})
 			must(t, err)
-			if p.Counts[1] != c.changed {
+			if p.Counts.Reverted != c.changed {
 				t.Fatal(p.Counts)
 			}
 		})

@@ -213,6 +213,34 @@ func TestUnitsThatOnlyTheOtherSystemHasAreNotStarted(t *testing.T) {
 	}
 }
 
+// brokenUnits has one unit that does not start.
+type brokenUnits struct {
+	fakeUnits
+	broken string
+}
+
+func (b brokenUnits) Do(ctx context.Context, verb string, units ...string) error {
+	rest := slices.DeleteFunc(slices.Clone(units), func(u string) bool { return u == b.broken && verb == "start" })
+	if err := b.fakeUnits.Do(ctx, verb, rest...); err != nil || len(rest) == len(units) {
+		return err
+	}
+	return errors.New("it fails")
+}
+
+// The hint named all units, also those that had come up.
+func TestUnitsThatDoNotStartAreAllThatIsLeftToStart(t *testing.T) {
+	s := newStock(t, "a")
+	units := s.service("app.service", "cd srv/a; exec sleep 1000")
+	s.service("broken.service", "cd srv/a; exec sleep 1000")
+	s.take("/srv/a")
+	s.done(s.restore(true))
+	s.Units = brokenUnits{units, "broken.service"}
+	o := s.apply(t.Context(), "r-1", Operation{Op: DoStart})
+	if hint := strings.Join(o.Hint, "\n"); o.State != opFailed || len(units.procs("app.service")) == 0 || strings.Contains(hint, "app.service") || !strings.Contains(hint, "start -- broken.service") {
+		t.Errorf("%s: %s\n%s", o.State, o.Message, hint)
+	}
+}
+
 // onceUnits starts nothing but oneshots, which end at once if nobody waits for it.
 type onceUnits struct{ fakeUnits }
 
@@ -443,6 +471,30 @@ func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
 				t.Errorf("%d in the folder: %v", len(names), names)
 			}
 		})
+	}
+}
+
+// Row 17: who looks while a mount is replaced finds nothing there, and what a timer's
+// unit writes at that moment would lie below the mount, where nobody looks.
+func TestWhatIsWrittenWhileNothingIsMountedIsToldOf(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	s.killed("exchanged", s.set.Snapshots[0])
+	s.file("srv/a/log", "of a timer's unit")
+	o := s.restore(false)
+	s.done(o)
+	if s.is("old", "/srv/a"); !strings.Contains(o.Message, "srv/a while it was not mounted lies below the mount: log") {
+		t.Error(o.Message)
+	}
+	s.sh("mkdir view; mount --bind srv view")
+	is := s.read("view/a/log")
+	s.sh("umount view")
+	if is != "of a timer's unit" {
+		t.Error(is)
+	}
+	o = s.restore(false, s.kept()...)
+	if s.done(o); strings.Contains(o.Message, "below") {
+		t.Error(o.Message)
 	}
 }
 
@@ -1062,13 +1114,13 @@ func TestPreviewNamesWhatARestoreWouldDo(t *testing.T) {
 	s.sh("rm srv/a/deleted; head -c 300000 /dev/urandom > srv/a/big")
 	p, err := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Pins: true})
 	must(t, err)
-	if p.Pinned < 200000 || p.Pinned > 250000 || !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Counts[1] != 1 || p.Temporary == "" {
+	if p.Pinned < 200000 || p.Pinned > 250000 || !slices.Equal(p.Lost, []string{"big", "later"}) || !slices.Equal(p.Coming, []string{"deleted"}) || p.Bytes < 300000 || p.Counts.Reverted != 1 || p.Temporary == "" {
 		t.Errorf("%+v", p)
 	}
 	if _, err := os.Stat(p.Temporary); !os.IsNotExist(err) {
 		t.Errorf("the temporary snapshot is still there: %v", err)
 	}
-	if p, _ := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Max: 1}); len(p.Lost) != 1 || p.Counts[0] != 2 {
+	if p, _ := s.preview(t.Context(), PreviewArgs{Snapshot: s.set.Snapshots[0], Max: 1}); len(p.Lost) != 1 || p.Counts.Lost != 2 {
 		t.Errorf("%+v", p)
 	}
 	s.done(s.restore(false))

@@ -118,23 +118,26 @@ func forget(dir *os.File, before time.Time) {
 }
 
 func (p *Preview) tell(diff btrfs.Diff, most int) {
-	p.Lost, p.Reverted, p.Coming, p.Moved, p.Bytes = []string{}, []string{}, []string{}, [][2]string{}, diff.Bytes
+	p.Lost, p.Reverted, p.Coming, p.Moved, p.Bytes = []string{}, []string{}, []string{}, []Moved{}, diff.Bytes
 	for _, c := range diff.Changes {
-		i := map[string]int{btrfs.New: 0, btrfs.Changed: 1, btrfs.Gone: 2, btrfs.Moved: 3}[c.Kind]
-		if p.Counts[i]++; p.Counts[i] > most {
-			continue
-		}
-		switch c.Kind {
+		switch n := &p.Counts; c.Kind {
 		case btrfs.New:
-			p.Lost = append(p.Lost, c.Path)
+			p.Lost = upTo(most, p.Lost, &n.Lost, c.Path)
 		case btrfs.Changed:
-			p.Reverted = append(p.Reverted, c.Path)
+			p.Reverted = upTo(most, p.Reverted, &n.Reverted, c.Path)
 		case btrfs.Gone:
-			p.Coming = append(p.Coming, c.Path)
+			p.Coming = upTo(most, p.Coming, &n.Coming, c.Path)
 		default:
-			p.Moved = append(p.Moved, [2]string{c.Path, c.To})
+			p.Moved = upTo(most, p.Moved, &n.Moved, Moved{Then: c.Path, Now: c.To})
 		}
 	}
+}
+
+func upTo[T any](most int, list []T, n *int, x T) []T {
+	if *n++; *n > most {
+		return list
+	}
+	return append(list, x)
 }
 
 // files puts a file or a folder out of a snapshot where it is asked for, by

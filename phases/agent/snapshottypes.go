@@ -149,14 +149,28 @@ type PreviewArgs struct {
 
 // Preview is what a restore would do to files: paths are those of the subvolume.
 type Preview struct {
-	Lost      []string    `json:"lost"`                // there now, not in the snapshot
-	Reverted  []string    `json:"reverted"`            // changed since
-	Coming    []string    `json:"coming"`              // deleted since
-	Moved     [][2]string `json:"moved"`               // now at the second path, then at the first
-	Counts    [4]int      `json:"counts"`              // of each, also of what was cut
-	Bytes     uint64      `json:"bytes"`               // of files that were written since
-	Pinned    uint64      `json:"pinned,omitempty"`    // bytes that the snapshot has and the live one has not: at most so much goes with it
-	Temporary string      `json:"temporary,omitempty"` // the snapshot that was taken for this, and deleted
+	Lost      []string `json:"lost"`     // there now, not in the snapshot
+	Reverted  []string `json:"reverted"` // changed since
+	Coming    []string `json:"coming"`   // deleted since
+	Moved     []Moved  `json:"moved"`
+	Counts    Counts   `json:"counts"`              // also of what the lists are cut by
+	Bytes     uint64   `json:"bytes"`               // of files that were written since
+	Pinned    uint64   `json:"pinned,omitempty"`    // bytes that the snapshot has and the live one has not: at most so much goes with it
+	Temporary string   `json:"temporary,omitempty"` // the snapshot that was taken for this, and deleted
+}
+
+// Moved is a file with two paths: in the snapshot, and now.
+type Moved struct {
+	Then string `json:"then"`
+	Now  string `json:"now"`
+}
+
+// Counts is how many files a restore would do something to.
+type Counts struct {
+	Lost     int `json:"lost"`
+	Reverted int `json:"reverted"`
+	Coming   int `json:"coming"`
+	Moved    int `json:"moved"`
 }
 
 // FilesArgs asks for a file or folder out of a snapshot. What is there already

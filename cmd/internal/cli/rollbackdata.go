@@ -109,7 +109,7 @@ func (a *app) askData(ctx context.Context, ask *asker, l *phases.Lane, s agent.S
 		return "", &phases.Failure{Exit: phases.ExitUsage, Host: l.Name, Safe: "nothing was changed on any host", Hint: []string{a.again("--data keep"), a.again("--data restore")},
 			Err: fmt.Errorf("the data of %s on %s may stay or go back (on_rollback: ask), and nobody can be asked", s.Source, l.Name)}
 	}
-	a.Notef("%s", view.Back(previewOf(ctx, l, s, false)))
+	a.Notef("%s", a.Preview(previewOf(ctx, l, s, false)))
 	answer, err := ask.line(ctx, fmt.Sprintf("%s on %s: keep the data as it is, or restore it? [keep/restore] ", s.Source, l.Name))
 	if err != nil {
 		return "", err

@@ -44,6 +44,7 @@ func Main(args []string) int {
 	a := &app{args: args}
 	root := a.root()
 	root.SetArgs(args)
+	a.view.Verbose = a.verbose > 0
 	a.Streams = view.New(view.Options{})
 	err := root.ExecuteContext(context.Background())
 	return a.exit(err)
@@ -112,6 +113,7 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 // look decides how things look, by the flags and the environment.
 func (a *app) look() error {
 	a.view.Project = a.project
+	a.view.Verbose = a.verbose > 0
 	a.Streams = view.New(a.view)
 	if a.verbose > 0 {
 		a.TTY = false // the log goes to the same place, so nothing is redrawn there

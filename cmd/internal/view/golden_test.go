@@ -278,7 +278,7 @@ func undos(s *Streams) {
 	s.Undo(runID, []Undo{
 		{Host: "production", Now: now, Before: before(41), Operations: slices.Insert(recipe(41), 1, agent.WayBack([]agent.Snapshot{services})...), Data: []Data{
 			{Snapshot: agent.Snapshot{Source: "/persist", Path: "/.snapshots/deployer/" + runID + "-persist"}, Do: "keep"},
-			{Snapshot: services, Do: "restore", Preview: &agent.Preview{Lost: []string{"app/new", "app/line\nbreak"}, Reverted: []string{"app/data"}, Coming: strings.Fields("a b c d e f g h i j k l"), Counts: [4]int{2, 1, 43, 0}, Bytes: 12 << 10, Temporary: "/x"}},
+			{Snapshot: services, Do: "restore", Preview: &agent.Preview{Lost: []string{"app/new", "app/line\nbreak"}, Reverted: []string{"app/data"}, Coming: strings.Fields("a b c d e f g h i j k l"), Counts: agent.Counts{Lost: 2, Reverted: 1, Coming: 43}, Bytes: 12 << 10, Temporary: "/x"}},
 			{Snapshot: agent.Snapshot{Source: "/var/lib/caddy", Path: "/.snapshots/deployer/" + runID + "-caddy"}, Do: "ask", Problem: "the snapshot is gone"}}},
 		{Host: "staging", Now: now, Before: before(17), Operations: recipe(17), Room: []string{"/dev/sda2 has no room for a run's metadata: 12 MiB free and 0 MiB not allocated, 512 MiB are needed (the new system is 0 MiB)"}},
 	})
@@ -291,7 +291,7 @@ func stock(s *Streams) {
 	back, other := own, agent.Snapshot{Source: "/persist", Maker: "snapper", Created: at.Add(time.Hour), UUID: "01dd1be0-c3f1-4242-8a8b-000000000002", Name: ".snapshots/7/snap\nshot"}
 	back.Replaced, back.Run = true, undoID
 	s.Snapshots([]SnapshotsOf{{"production", []agent.Snapshot{own, back, other}}, {"staging", nil}}, time.UTC)
-	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Moved: [][2]string{{"then", "now"}}, Pinned: 3 << 20, Counts: [4]int{0, 0, 1, 1}}}})
+	s.Back("production", []Data{{Snapshot: own, Do: "restore", Preview: &agent.Preview{Coming: []string{"gone"}, Moved: []agent.Moved{{Then: "then", Now: "now"}}, Pinned: 3 << 20, Counts: agent.Counts{Coming: 1, Moved: 1}}}})
 	root := own
 	root.Source = "/"
 	s.Back("production", []Data{{Snapshot: root, Do: "restore", Reboot: newSystem, Problem: "the agent is gone"}})

@@ -68,7 +68,7 @@ func (s *Streams) Back(host string, list []Data) {
 		if d.Reboot != "" {
 			b.WriteString(s.wrap("    "+s.sym("↩", 2)+" ", "reboot into "+shortPath(d.Reboot)+": the host goes down for it"))
 		}
-		b.WriteString(Back(d))
+		b.WriteString(s.Preview(d))
 	}
 	s.Printf("%s", b.String())
 }

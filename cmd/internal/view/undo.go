@@ -63,14 +63,14 @@ func (s *Streams) data(b *strings.Builder, list []Data) {
 	for _, d := range list {
 		fmt.Fprintf(b, "    %s  %s\n", pad(Clean(d.Snapshot.Source), widest(sources)), does[d.Do])
 		fmt.Fprintf(b, "      %s\n", Clean(d.Snapshot.Path))
-		b.WriteString(Back(d))
+		b.WriteString(s.Preview(d))
 	}
 }
 
-const backMost = 10 // files of a kind that are named; JSON has a thousand
+const backMost = 10 // files of a kind that are named without -v
 
-// Back says what a restore of a subvolume would do to its files.
-func Back(d Data) string {
+// Preview says what a restore of a subvolume would do to its files.
+func (s *Streams) Preview(d Data) string {
 	if d.Problem != "" {
 		return "      no preview: " + Clean(d.Problem) + "\n"
 	}
@@ -78,24 +78,30 @@ func Back(d Data) string {
 		return ""
 	}
 	var b strings.Builder
-	p := d.Preview
-	fmt.Fprintf(&b, "      %d lost, %d changed back, %d come back, %d moved back; %s written since\n", p.Counts[0], p.Counts[1], p.Counts[2], p.Counts[3], Bytes(int64(p.Bytes)))
+	p, n := d.Preview, d.Preview.Counts
+	fmt.Fprintf(&b, "      %d lost, %d changed back, %d come back, %d moved back; %s written since\n", n.Lost, n.Reverted, n.Coming, n.Moved, Bytes(int64(p.Bytes)))
 	if p.Pinned > 0 {
 		fmt.Fprintf(&b, "      at most %s are in the snapshot alone\n", Bytes(int64(p.Pinned)))
 	}
 	at := func(file string) string { return Clean(path.Join(cmp.Or(d.Snapshot.Source, "/"), file)) }
 	var moved []string
 	for _, m := range p.Moved {
-		moved = append(moved, at(m[1])+" → "+at(m[0]))
+		moved = append(moved, at(m.Now)+" → "+at(m.Then))
 	}
-	for i, files := range [][]string{each(p.Lost, at), each(p.Reverted, at), each(p.Coming, at), moved} {
-		word := []string{"lost", "changed back", "comes back", "moved back"}[i]
-		for n, f := range files {
-			if n == backMost {
-				fmt.Fprintf(&b, "      %s  … and %d more (--json names up to 1000)\n", pad("", 12), p.Counts[i]-n)
-				break
-			}
-			fmt.Fprintf(&b, "      %s  %s\n", pad(word, 12), f)
+	for _, k := range []struct {
+		word  string
+		all   int
+		files []string
+	}{{"lost", n.Lost, each(p.Lost, at)}, {"changed back", n.Reverted, each(p.Reverted, at)}, {"comes back", n.Coming, each(p.Coming, at)}, {"moved back", n.Moved, moved}} {
+		named, more := k.files, ""
+		if len(named) > backMost && !s.Verbose {
+			named, more = named[:backMost], " (-v names up to 1000)"
+		}
+		for _, f := range named {
+			fmt.Fprintf(&b, "      %s  %s\n", pad(k.word, 12), f)
+		}
+		if left := k.all - len(named); left > 0 {
+			fmt.Fprintf(&b, "      %s  … and %d more%s\n", pad("", 12), left, more)
 		}
 	}
 	if p.Temporary != "" {

@@ -24,6 +24,7 @@ type Streams struct {
 	Width    int  // columns; 100 when it is not known
 	Log      bool // stderr is no terminal: nothing is cut to fit
 	Quiet    bool
+	Verbose  bool
 	Project  string // as -f named it; hints name it too
 
 	mu   sync.Mutex
@@ -32,9 +33,10 @@ type Streams struct {
 
 // Options are the flags that decide how things look.
 type Options struct {
-	Color string // auto, always, never
-	ASCII bool
-	Quiet bool
+	Color   string // auto, always, never
+	ASCII   bool
+	Quiet   bool
+	Verbose bool
 
 	Project string
 }
@@ -42,7 +44,7 @@ type Options struct {
 // New looks at the environment: NO_COLOR, CLICOLOR_FORCE, TERM, the locale and
 // the terminal's width.
 func New(o Options) *Streams {
-	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet, Project: o.Project}
+	s := &Streams{Out: os.Stdout, Err: os.Stderr, Width: 100, Quiet: o.Quiet, Verbose: o.Verbose, Project: o.Project}
 	s.TTY = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
 	s.Log = !term.IsTerminal(int(os.Stderr.Fd()))
 	if w, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && w > 40 {

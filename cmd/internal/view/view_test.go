@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hbohlen/deployer/phases"
+	"github.com/hbohlen/deployer/phases/agent"
 	"github.com/hbohlen/deployer/phases/nix"
 	"github.com/hbohlen/deployer/state"
 )
@@ -372,5 +373,14 @@ func TestStuckRollbackOfAnUndoneRunIsNotOpen(t *testing.T) {
 	}
 	if resultWord(rows[1]) != "stuck" || rows[0].Undone != "" || rows[3].Undone != "r4" {
 		t.Errorf("%+v", rows)
+	}
+}
+
+func TestAVerbosePreviewNamesAllItKnows(t *testing.T) {
+	d := Data{Preview: &agent.Preview{Coming: strings.Fields("a b c d e f g h i j k l"), Counts: agent.Counts{Coming: 43}}}
+	for verbose, want := range map[bool]string{false: "/j\n                    … and 33 more (-v names up to 1000)\n", true: "/l\n                    … and 31 more\n"} {
+		if is := (&Streams{Verbose: verbose}).Preview(d); !strings.HasSuffix(is, want) {
+			t.Errorf("verbose %t:\n%s", verbose, is)
+		}
 	}
 }
