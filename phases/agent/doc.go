@@ -65,7 +65,8 @@
 //     RestoreThatFailsIsTakenBack, RestoreIsOnTheDiskBeforeItAnswers,
 //     RestoreRefusesWithTheNamesOfWhoHoldsIt,
 //     RestoreStopsWhoUsesItAndStartsExactlyThose,
-//     RestoreMovesNestedSubvolumesAlong, RestoreWithAFullDisk.
+//     RestoreMovesNestedSubvolumesAlong, RestoreWithAFullDisk,
+//     WhatIsWrittenWhileNothingIsMountedIsToldOf.
 //   - TakingBackKilledAnywhereLosesNothing: a copy that was in place when a later
 //     try began is kept, and listed as replaced: WhatWasWrittenSinceTheBootIsKept.
 //   - RestoreOfTheRootExchangesOnly: the recipe's reboot does the rest, and looks
