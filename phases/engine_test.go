@@ -38,6 +38,8 @@ var sequences = []struct{ name, steps, want string }{
 	{"the link is lost, before any change", "a@h1:cut", "a! lock = 1 h1:untouched"},
 	{"the link is lost: restored over a new one", "a@h1:undo b@h1:cut", "a b! lock ~a = 20 h1:restored"},
 	{"the agent is killed: restored by another", "a@h1:undo b@h1:die", "a b! lock ~a = 20 h1:restored"},
+	{"a look outlives the link", "a@h1:undo b@h1:blink=1 c@h1", "a lock b c = 0 h1:committed"},
+	{"a look that ends the link each time", "a@h1:undo b@h1:blink=9", "a lock lock b! lock ~a = 20 h1:restored"},
 	{"out of reach in the restore", "a@h1:undo b@h1:away", "a b! = 31 h1:unknown"},
 	{"out of reach, the others go back", "a@h1:undo b@h2:undo c@h2:away", "a b c! ~a = 31 h1:restored h2:unknown"},
 

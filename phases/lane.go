@@ -36,17 +36,18 @@ type Lane struct {
 	Reboot string            // why the new system can only be booted; "" where that is not so
 	Kept   agent.Lane        // what the host knew of the run when this process took it up
 
-	agents  Agents
-	opening sync.Mutex
-	client  *agent.Client
-	byHost  bool           // its own guard took it back
-	fresh   *Lane          // a second connection, for judging
-	holder  agent.LockArgs // the lock that this lane holds, with its epoch
-	guarded time.Time      // until when the host's guard waits for a decision, as far as is known
-	later   sync.WaitGroup // outputs that are being fetched
-	now     agent.Facts    // when this process took the run up
-	journal string         // the run whose records the host keeps
-	unsent  unsent
+	agents      Agents
+	opening     sync.Mutex
+	client      *agent.Client
+	reattaching sync.Mutex
+	byHost      bool           // its own guard took it back
+	fresh       *Lane          // a second connection, for judging
+	holder      agent.LockArgs // the lock that this lane holds, with its epoch
+	guarded     time.Time      // until when the host's guard waits for a decision, as far as is known
+	later       sync.WaitGroup // outputs that are being fetched
+	now         agent.Facts    // when this process took the run up
+	journal     string         // the run whose records the host keeps
+	unsent      unsent
 
 	rejected, why string   // the system that failed here
 	chosen        bool     // its recipe is not yet the one on the host
@@ -72,13 +73,39 @@ func (l *Lane) Unchanged() bool {
 }
 
 // Call runs one operation of the host's agent. The agent is put on the host,
-// by digest, when it is first needed.
+// by digest, when it is first needed. Where the connection goes on a host whose
+// lock is held, what may be asked twice is asked again over a new one: a run
+// does not end for a link that comes back.
 func (l *Lane) Call(ctx context.Context, op string, args, result any) error {
+	if agent.Repeatable(op) {
+		return l.insist(ctx, op, args, result)
+	}
+	return l.once(ctx, op, args, result)
+}
+
+func (l *Lane) once(ctx context.Context, op string, args, result any) error {
 	c, err := l.agent(ctx)
 	if err != nil {
 		return err
 	}
 	return l.send(ctx, c, op, args, result)
+}
+
+// lostTries bounds what an operation is asked for that ends its own connection.
+const lostTries = 3
+
+// insist is Call for what may be asked twice. To have the lock said again, over
+// the new connection, waits for what was under way on the old one.
+func (l *Lane) insist(ctx context.Context, op string, args, result any) error {
+	for try := 1; ; try++ {
+		err := l.once(ctx, op, args, result)
+		if !l.Locked || !IsLost(err) || try == lostTries {
+			return err
+		}
+		if err := l.Reattach(ctx, l.patient()); err != nil {
+			return err
+		}
+	}
 }
 
 // agent is the lane's agent; the first caller starts it.
@@ -291,6 +318,8 @@ func ended(c <-chan struct{}) bool {
 // the present one, or a new one in its place. Denied logins are not repeated,
 // since sshd punishes them.
 func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
+	l.reattaching.Lock() // who comes second finds a working one
+	defer l.reattaching.Unlock()
 	if !l.gone() && l.started() != nil {
 		return nil
 	}

@@ -217,20 +217,11 @@ var ErrNoEnd = errors.New("nobody knows how it ended")
 func (l *Lane) Do(ctx context.Context, env *Env, job agent.Job) (agent.Receipt, []string, error) {
 	var rec agent.Receipt
 	if err := l.Call(ctx, agent.OpJobStart, job, &rec); err != nil {
-		if !IsLost(err) {
-			return rec, nil, err
-		}
-		if rerr := l.Reattach(ctx, patience); rerr != nil {
-			return rec, nil, rerr
-		}
-		// The same unit name: started once, whatever became of the answer.
-		if err := l.Call(ctx, agent.OpJobStart, job, &rec); err != nil {
-			return rec, nil, err
-		}
+		return rec, nil, err
 	}
 	for rec.State == "started" {
-		var err error
-		if rec, err = l.follow(ctx, job.Unit, 5*time.Second); err != nil {
+		rec = agent.Receipt{}
+		if err := l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: job.Unit, Wait: 5 * time.Second}, &rec); err != nil {
 			return rec, nil, err
 		}
 		if rec.State == "started" {

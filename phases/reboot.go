@@ -45,7 +45,11 @@ var ErrRebooting = errors.New("the host reboots")
 
 // Apply does one operation.
 func (l *Lane) Apply(ctx context.Context, op agent.Operation) (out agent.Outcome, err error) {
-	err = l.Call(ctx, agent.OpApply, op, &out)
+	ask := l.insist
+	if op.Op == agent.DoReboot {
+		ask = l.once
+	}
+	err = ask(ctx, agent.OpApply, op, &out)
 	switch {
 	case err != nil || out.State != "failed":
 	case op.Op == agent.DoReboot && out.Code > 128: // the job was stopped, like all else

@@ -337,27 +337,11 @@ func rebooting(r agent.Receipt) bool {
 func (l *Lane) tryRecipe(ctx context.Context, run string) (agent.Receipt, error) {
 	var rec agent.Receipt
 	err := l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
-	if IsLost(err) && l.Reattach(ctx, l.patient()) == nil {
-		// One that runs already is answered with; what is done stays done.
-		err = l.Call(ctx, agent.OpRestore, agent.RunRef{Run: run}, &rec)
-	}
 	for err == nil && rec.State == "started" {
-		rec, err = l.follow(ctx, rec.Unit, time.Minute)
+		wait := agent.JobRef{Unit: rec.Unit, Wait: time.Minute}
+		rec = agent.Receipt{}
+		err = l.Call(ctx, agent.OpJobWait, wait, &rec)
 	}
-	return rec, err
-}
-
-// follow waits for a job's end, over a new connection when the present one goes.
-func (l *Lane) follow(ctx context.Context, unit string, wait time.Duration) (agent.Receipt, error) {
-	var rec agent.Receipt
-	err := l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
-	if err == nil || !IsLost(err) {
-		return rec, err
-	}
-	if rerr := l.Reattach(ctx, l.patient()); rerr != nil {
-		return rec, rerr
-	}
-	err = l.Call(ctx, agent.OpJobWait, agent.JobRef{Unit: unit, Wait: wait}, &rec)
 	return rec, err
 }
 

@@ -29,6 +29,7 @@ import (
 //	skip, needless it returns Skip; it says before that it is not needed
 //	retry=n wait=n the first n attempts ask for another; a wait takes a minute
 //	cut, away, die the link goes; it goes for good; the agent is killed
+//	blink=n        the link goes n times while it looks at the host
 //	stop, cancel   the operator interrupts once; twice
 //	stoplater      the operator interrupts twelve seconds from now
 //	stuck          its undo fails
@@ -290,10 +291,30 @@ func (s *step) do(ctx context.Context, env *phases.Env) (string, error) {
 	case s.has("cancel"):
 		s.rig.cancel()
 		return "!", ctx.Err()
+	case s.has("blink"):
+		if err := s.blink(ctx, env); err != nil {
+			return "!", err
+		}
 	case s.has("cut"), s.has("away"), s.has("die"):
 		return "!", s.lose(ctx, env)
 	}
 	return "", nil
+}
+
+// blink looks at the host, with a link that comes back each time it goes.
+func (s *step) blink(ctx context.Context, env *phases.Env) error {
+	m, left := s.rig.machines[s.Lane], s.count("blink")
+	m.Handle(agent.OpFacts, func(args json.RawMessage) (any, error) {
+		if left--; left < 0 {
+			return m.Default(agent.OpFacts, args)
+		}
+		m.Away(errors.New("for a moment"))
+		m.Away(nil)
+		return nil, phasetest.ErrDie
+	})
+	defer m.Handle(agent.OpFacts, nil)
+	var now agent.Facts
+	return env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now)
 }
 
 // lose does something on the host in the midst of which the link or the agent goes.

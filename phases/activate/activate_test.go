@@ -413,12 +413,14 @@ func TestTestStep(t *testing.T) {
 // Promise 4: an activation outlives its connection; a second one follows it to
 // its end, and starts it at most once.
 func TestPromise04ActivationOutlivesTheConnection(t *testing.T) {
-	for name, lost := range map[string]string{"while it starts": agent.OpJobStart, "while it runs": agent.OpJobWait} {
+	for name, lost := range map[string]string{
+		"while it starts": agent.OpJobStart, "while it runs": agent.OpJobWait, "while it is looked at": agent.OpFacts,
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := phasetest.Make(t, "h1")
 				env := m.Env()
-				env.Lane.Before = env.Lane.Seen
+				env.Lane.Before, env.Lane.Locked = env.Lane.Seen, true
 				units, cut, start := map[string]int{}, false, time.Now()
 				lose := func() error {
 					cut = true
@@ -448,6 +450,12 @@ func TestPromise04ActivationOutlivesTheConnection(t *testing.T) {
 					}
 					time.Sleep(5 * time.Second)
 					return receipt()
+				})
+				m.Handle(agent.OpFacts, func(args json.RawMessage) (any, error) {
+					if lost == agent.OpFacts && !cut {
+						return nil, lose()
+					}
+					return m.Default(agent.OpFacts, args)
 				})
 				if err := (test{On: on}).Do(t.Context(), env); err != nil {
 					t.Fatal(err)

@@ -69,6 +69,17 @@ func Fenced(op string) bool {
 	return k == writes || k == settles || k == decides
 }
 
+// Repeatable tells whether an operation that was asked for twice, one after the
+// other, is as good as once: it reads, or finds that what it is to do is done.
+func Repeatable(op string) bool {
+	switch op {
+	case OpJournal, OpArm, OpPin, OpJobStart, OpRecipePut, OpRestore, OpSnapshot:
+		return true
+	}
+	o, ok := operations[op]
+	return ok && o.kind == reads
+}
+
 // Writes tells whether an operation may change the host. An operation that is
 // not known may.
 func Writes(op string) bool {
