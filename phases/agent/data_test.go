@@ -447,7 +447,7 @@ func (s *stock) cut(moment string, op Operation) {
 }
 
 func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
-	for _, moment := range []string{"prepared", "to stop", "stopped", "unmounted", "cleared", "exchanged a", "exchanged b", "exchanged", "mounted"} {
+	for _, moment := range []string{"prepared", "to stop", "stopped", "unmounting", "unmounted", "cleared", "exchanged a", "exchanged b", "exchanged", "mounted"} {
 		t.Run(moment, func(t *testing.T) {
 			s := newStock(t, "a", "b")
 			s.sh("btrfs -q subvolume create srv/a/n; echo x > srv/a/n/x")
@@ -471,6 +471,23 @@ func TestRestoreKilledAnywhereIsFinished(t *testing.T) {
 				t.Errorf("%d in the folder: %v", len(names), names)
 			}
 		})
+	}
+}
+
+// What holds a mount for a moment, as the making of a sandbox does, made a restore fail.
+func TestRestoreWaitsForAMountThatIsBusyForAMoment(t *testing.T) {
+	s := newStock(t, "a")
+	s.take("/srv/a")
+	var held *os.File
+	s.Moment = func(moment string) {
+		if moment == "unmounting" {
+			held, _ = os.Open(s.path("srv/a"))
+			time.AfterFunc(300*time.Millisecond, func() { held.Close() })
+		}
+	}
+	s.done(s.restore(false))
+	if s.is("old", "/srv/a"); held == nil {
+		t.Error("it was not held")
 	}
 }
 

@@ -353,6 +353,7 @@ func (w *work) clear(ctx context.Context, r *restoration) error {
 	if err := errors.Join(w.lookAgain(r), w.store.writeJSON(w.file, r)); err != nil {
 		return err
 	}
+	w.at("unmounting")
 	return w.unmount(r, func(lost) bool { return true })
 }
 
@@ -503,12 +504,24 @@ func (w *work) unmount(r *restoration, which func(lost) bool) error {
 		if !w.mounted(m) || !which(m) {
 			continue
 		}
-		if err := unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW); err != nil {
+		if err := unmountIdle(m.Path); err != nil {
 			return &Error{Code: "busy", Message: fmt.Sprintf("cannot unmount %s: %v", m.Path, err), Hint: []string{"findmnt -R " + quote(m.Path), "losetup -a"}}
 		}
 		w.at("unmounted")
 	}
 	return nil
+}
+
+// unmountIdle waits up to two seconds for what ends by itself: while a service gets
+// its sandbox, its copies of all mounts are busy, and the host's are with them.
+func unmountIdle(path string) (err error) {
+	for wait := time.Millisecond; wait < 2*time.Second; wait *= 2 {
+		if err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(wait)
+	}
+	return err
 }
 
 // withdraw unmounts what shows a copy, with what is mounted below that: a mount
