@@ -317,11 +317,11 @@ func (s *step) blink(ctx context.Context, env *phases.Env) error {
 	return env.Lane.Call(ctx, agent.OpFacts, agent.FactsArgs{Brief: true}, &now)
 }
 
-// lose does something on the host in the midst of which the link or the agent goes.
+// lose decides something on the host, which is never done twice, in the midst of which the link or the agent goes.
 func (s *step) lose(ctx context.Context, env *phases.Env) error {
 	m := s.rig.machines[s.Lane]
-	m.Handle(agent.OpExec, func(json.RawMessage) (any, error) {
-		m.Handle(agent.OpExec, nil)
+	m.Handle(agent.OpConfirm, func(json.RawMessage) (any, error) {
+		m.Handle(agent.OpConfirm, nil)
 		switch {
 		case s.has("cut"):
 			m.Away(errors.New("for a moment"))
@@ -331,5 +331,5 @@ func (s *step) lose(ctx context.Context, env *phases.Env) error {
 		}
 		return nil, phasetest.ErrDie
 	})
-	return env.Lane.Call(ctx, agent.OpExec, agent.ExecArgs{Args: []string{"true"}}, nil)
+	return env.Lane.Call(ctx, agent.OpConfirm, agent.RunRef{Run: env.ID}, nil)
 }

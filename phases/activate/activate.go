@@ -102,7 +102,7 @@ func (transfer) Do(ctx context.Context, env *phases.Env) error {
 		return err
 	}
 	if err := env.Nix.Copy(ctx, to, env.Lane.Host); err != nil {
-		return copyFailure(err, env)
+		return cutShort(ctx, env, copyFailure(err, env))
 	}
 	if err := env.Lane.Call(ctx, agent.OpPin, agent.Pin{Run: env.ID, Name: "new", Path: to}, nil); err != nil {
 		return err

@@ -160,6 +160,30 @@ func TestCopyFailure(t *testing.T) {
 	}
 }
 
+// The connection that Nix makes for itself had no second try.
+func TestCopyThatEndsWithItsConnectionIsMadeAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name, output string
+		attempt      int
+		again        bool
+	}{
+		{"no connection", "error: failed to start SSH connection to 'deploy@h1'", 1, true},
+		{"in the middle", "error: unexpected end-of-file", 2, true},
+		{"each time", "error: cannot connect to 'deploy@h1'", 3, false},
+		{"something else", "error: No space left on device", 1, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			env := phasetest.Make(t, "h1").Env()
+			env.Attempt = tt.attempt
+			err := cutShort(t.Context(), env, copyFailure(&nix.Error{Args: []string{"nix"}, Code: 1, Output: []string{tt.output}}, env))
+			var retry phases.Retry
+			if errors.As(err, &retry) != tt.again || err == nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		})
+	}
+}
+
 func TestDryActivate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := phasetest.Make(t, "h1")

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
@@ -71,6 +73,26 @@ func (transfer) Requires(ctx context.Context, env *phases.Env) []phases.Finding 
 			"# in the host's configuration: nix.settings.trusted-users = [ \"root\" \"" + f.User + "\" ];",
 			"# or sign on this machine: nix key generate-secret --key-name deployer-1 > key.sec, `secret-key-files` in nix.conf, and the public key in the host's nix.settings.trusted-public-keys",
 		}}}
+}
+
+// copyTries is how often a copy is begun whose connection goes. What came over
+// before that stays on the host.
+const copyTries = 3
+
+// linkWords are what Nix and ssh say when a connection goes, or cannot be made.
+var linkWords = []string{"cannot connect to", "failed to start SSH connection", "unexpected end-of-file", "Broken pipe", "Connection reset", "Connection closed", "timed out"}
+
+// cutShort has a copy made again that ended with its connection, once the host
+// answers again.
+func cutShort(ctx context.Context, env *phases.Env, err error) error {
+	f := phases.AsFailure(err)
+	link := func(line string) bool {
+		return slices.ContainsFunc(linkWords, func(w string) bool { return strings.Contains(line, w) })
+	}
+	if env.Attempt >= copyTries || !slices.ContainsFunc(f.Output, link) || env.Lane.Call(ctx, agent.OpJournal, nil, nil) != nil {
+		return err
+	}
+	return phases.Retry{After: time.Second, Reason: "the connection went: " + f.Error()}
 }
 
 // copyFailure turns Nix's words for a refused or interrupted copy into ours.

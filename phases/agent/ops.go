@@ -70,10 +70,11 @@ func Fenced(op string) bool {
 }
 
 // Repeatable tells whether an operation that was asked for twice, one after the
-// other, is as good as once: it reads, or finds that what it is to do is done.
+// other, is as good as once: it reads, or finds that what it is to do is done. The
+// short commands are lookers, or builds.
 func Repeatable(op string) bool {
 	switch op {
-	case OpJournal, OpArm, OpPin, OpJobStart, OpRecipePut, OpRestore, OpSnapshot:
+	case OpJournal, OpArm, OpExec, OpProbe, OpPin, OpJobStart, OpRecipePut, OpRestore, OpSnapshot:
 		return true
 	}
 	o, ok := operations[op]
