@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hbohlen/deployer/phases"
 	"github.com/hbohlen/deployer/phases/agent"
@@ -49,6 +50,28 @@ func TestALostConfirmationPromisesNoWayBack(t *testing.T) {
 			t.Errorf("exit %d, remains %q", o.Exit, o.Remains)
 		}
 	})
+}
+
+// A link that goes for a moment while the host is told does not make a good run go back.
+func TestAConfirmationIsAskedForUntilItIsAnswered(t *testing.T) {
+	for name, decided := range map[string]bool{"the question is lost": false, "the answer is lost": true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, "a@h1:undo")
+			m := r.machines["h1"]
+			once(m, agent.OpConfirm, func(args json.RawMessage) (any, error) {
+				if decided {
+					_, _ = m.Default(agent.OpConfirm, args)
+				}
+				m.Away(&host.Error{Kind: host.Timeout, Err: errors.New("nothing answers")})
+				time.AfterFunc(15*time.Second, func() { m.Away(nil) })
+				return nil, phasetest.ErrDie
+			})
+			r.run.Phases[0].Steps = append(r.run.Phases[0].Steps, confirming{phases.On{Lane: "h1", Kind: phases.Idempotent}})
+			if _, o := r.execute(); o.Exit != phases.ExitOK {
+				t.Errorf("%s: exit %d, remains %q", name, o.Exit, o.Remains)
+			}
+		})
+	}
 }
 
 // A lock that could not be taken away is not said to be gone.

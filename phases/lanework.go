@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hbohlen/deployer/phases/agent"
+	"github.com/hbohlen/deployer/phases/host"
 	"github.com/hbohlen/deployer/state"
 )
 
@@ -190,21 +191,33 @@ func (l *Lane) extend(ctx context.Context, run string) {
 	}
 }
 
-// Confirm decides over a new connection that the host stays as it is.
-func (l *Lane) Confirm(ctx context.Context, run string) (agent.Decision, error) {
-	var d agent.Decision
-	j, err := l.Judge(ctx)
-	if err != nil {
-		return d, err
-	}
+// Confirm decides over a new connection that the host stays as it is. There is one
+// decision, however often it is asked for: a link that comes back is waited for. A
+// host that refuses connections is not: the way back is still open.
+func (l *Lane) Confirm(ctx context.Context, run string) (d agent.Decision, err error) {
 	waits := l.guarded
-	l.guarded = time.Time{} // from here on nobody knows, unless the host says no
-	err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
-	var refused *agent.Error
-	if errors.As(err, &refused) {
-		l.guarded = waits
+	for deadline := time.Now().Add(patience); ; {
+		var j *Lane
+		if j, err = l.Judge(ctx); err == nil {
+			l.guarded = time.Time{} // from here on nobody knows, unless the host says no
+			err = j.Call(ctx, agent.OpConfirm, agent.RunRef{Run: run}, &d)
+		}
+		var refuses *agent.Error
+		var he *host.Error
+		switch {
+		case errors.As(err, &refuses):
+			l.guarded = waits
+			return d, err
+		case !Passing(err), errors.As(err, &he) && he.Kind == host.Refused, time.Now().After(deadline):
+			return d, err
+		}
+		l.Forget()
+		select {
+		case <-ctx.Done():
+			return d, err
+		case <-time.After(time.Second):
+		}
 	}
-	return d, err
 }
 
 // ErrNoEnd says that nobody knows how a job ended: it was cut off in the middle.

@@ -38,7 +38,7 @@ func TestLabLostForAMoment(t *testing.T) {
 func TestLabLostAnywhereGoesOn(t *testing.T) {
 	moments := []string{
 		"staging/lock@staging", "staging/snapshot@staging", "staging/guard@staging", "staging/test@staging", "staging/boot@staging",
-		"switch/lock@production", "switch/guard@production", "switch/test@production", "validate/profile@production", "validate/boot@production",
+		"switch/lock@production", "switch/guard@production", "switch/test@production", "validate/profile@production", "validate/boot@production", "validate/confirm@production",
 	}
 	first := rand.IntN(len(moments))
 	for pair := range 2 {
