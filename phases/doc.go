@@ -57,6 +57,8 @@
 //   - A way back waits for no window, signature, journal or disk:
 //     TestPromise06RollbackIsNeverGated, TestPromise06FailedRunGoesBackAtOnce,
 //     TestPromise06GatesAndWindowsOnlyGoForward (pipeline).
+//   - A connection that goes for a moment ends no run: what may be asked twice is
+//     asked again (TestSequences, TestAConfirmationIsAskedForUntilItIsAnswered).
 //   - A restore goes on over any connection: TestRestoreIsFollowedOverAnyConnection.
 //   - When the journal fails or its disk is full, forward work stops and the
 //     restore goes on: TestSequences, TestFullJournalStopsForwardWork.

@@ -40,13 +40,14 @@ type Lane struct {
 	opening     sync.Mutex
 	client      *agent.Client
 	reattaching sync.Mutex
-	byHost      bool           // its own guard took it back
-	fresh       *Lane          // a second connection, for judging
-	holder      agent.LockArgs // the lock that this lane holds, with its epoch
-	guarded     time.Time      // until when the host's guard waits for a decision, as far as is known
-	later       sync.WaitGroup // outputs that are being fetched
-	now         agent.Facts    // when this process took the run up
-	journal     string         // the run whose records the host keeps
+	say         func(text string) // shows something of the step that works with it; nil: between steps
+	byHost      bool              // its own guard took it back
+	fresh       *Lane             // a second connection, for judging
+	holder      agent.LockArgs    // the lock that this lane holds, with its epoch
+	guarded     time.Time         // until when the host's guard waits for a decision, as far as is known
+	later       sync.WaitGroup    // outputs that are being fetched
+	now         agent.Facts       // when this process took the run up
+	journal     string            // the run whose records the host keeps
 	unsent      unsent
 
 	rejected, why string   // the system that failed here
@@ -101,6 +102,9 @@ func (l *Lane) insist(ctx context.Context, op string, args, result any) error {
 		err := l.once(ctx, op, args, result)
 		if !l.Locked || !IsLost(err) || try == lostTries {
 			return err
+		}
+		if l.say != nil {
+			l.say(fmt.Sprintf("the connection was lost; connecting again, for up to %s", l.patient().Round(time.Second)))
 		}
 		if err := l.Reattach(ctx, l.patient()); err != nil {
 			return err

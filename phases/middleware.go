@@ -229,6 +229,10 @@ func (r *Runner) watch(next handler) handler {
 		start := time.Now()
 		env.say = func(text string) { r.progress(env, text, start) }
 		r.progress(env, "", start)
+		if env.Lane != nil {
+			env.Lane.say = env.say
+			defer func() { env.Lane.say = nil }()
+		}
 		done := make(chan struct{})
 		var beating sync.WaitGroup
 		defer func() { close(done); beating.Wait() }() // no beat after the outcome

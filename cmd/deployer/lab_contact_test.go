@@ -22,14 +22,16 @@ func TestLabLostForAMoment(t *testing.T) {
 	s.production.Net(t, "cut")
 	time.Sleep(20 * time.Second) // the connection is given up after 10
 	s.production.Net(t, "heal")
-	if r := wait(); r.exit != 0 {
+	r := wait()
+	if r.exit != 0 {
 		t.Fatalf("exit %d\n%s", r.exit, r.err)
 	}
-	r := s.latest()
-	r.tells("")
-	r.lanes(state.Committed, state.Committed)
+	s.says(r, "the connection was lost; connecting again")
+	run := s.latest()
+	run.tells("")
+	run.lanes(state.Committed, state.Committed)
 	s.serves(s.production, "1.2.0")
-	activations := s.production.Enter(t, "journalctl -q --grep 'switching to system configuration.*"+filepath.Base(r.plan.Hosts[0].To)+"' | grep -v finished | wc -l")
+	activations := s.production.Enter(t, "journalctl -q --grep 'switching to system configuration.*"+filepath.Base(run.plan.Hosts[0].To)+"' | grep -v finished | wc -l")
 	s.equal("activations", activations, "1")
 }
 
