@@ -40,6 +40,7 @@ var sequences = []struct{ name, steps, want string }{
 	{"the agent is killed: restored by another", "a@h1:undo b@h1:die", "a b! lock ~a = 20 h1:restored"},
 	{"a look outlives the link", "a@h1:undo b@h1:blink=1 c@h1", "a lock b c = 0 h1:committed"},
 	{"a look that ends the link each time", "a@h1:undo b@h1:blink=9", "a lock lock b! lock ~a = 20 h1:restored"},
+	{"a host that booted is not what was to be changed", "a@h1:undo b@h1:boots c@h1", "a lock b! ~a = 20 h1:restored"},
 	{"out of reach in the restore", "a@h1:undo b@h1:away", "a b! = 31 h1:unknown"},
 	{"out of reach, the others go back", "a@h1:undo b@h2:undo c@h2:away", "a b c! ~a = 31 h1:restored h2:unknown"},
 

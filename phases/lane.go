@@ -39,6 +39,7 @@ type Lane struct {
 	agents      Agents
 	opening     sync.Mutex
 	client      *agent.Client
+	boot        string // of the host, when the agent was started
 	reattaching sync.Mutex
 	say         func(text string) // shows something of the step that works with it; nil: between steps
 	byHost      bool              // its own guard took it back
@@ -92,22 +93,33 @@ func (l *Lane) once(ctx context.Context, op string, args, result any) error {
 	return l.send(ctx, c, op, args, result)
 }
 
+// booted is the host's boot that its agent was started in.
+func (l *Lane) booted() string {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	return l.boot
+}
+
 // lostTries bounds what an operation is asked for that ends its own connection.
 const lostTries = 3
 
-// insist is Call for what may be asked twice. To have the lock said again, over
+// insist is Call for what may be asked twice. A host that has booted meanwhile is
+// not what it was when a change of it was asked for: only looked at, or restored. To have the lock said again, over
 // the new connection, waits for what was under way on the old one.
 func (l *Lane) insist(ctx context.Context, op string, args, result any) error {
 	for try := 1; ; try++ {
-		err := l.once(ctx, op, args, result)
+		boot, err := l.booted(), l.once(ctx, op, args, result)
 		if !l.Locked || !IsLost(err) || try == lostTries {
 			return err
 		}
 		if l.say != nil {
 			l.say(fmt.Sprintf("the connection was lost; connecting again, for up to %s", l.patient().Round(time.Second)))
 		}
-		if err := l.Reattach(ctx, l.patient()); err != nil {
-			return err
+		if rerr := l.Reattach(ctx, l.patient()); rerr != nil {
+			return rerr
+		}
+		if l.booted() != boot && agent.Writes(op) && op != agent.OpRestore {
+			return fmt.Errorf("the host has booted meanwhile: %w", err)
 		}
 	}
 }
@@ -201,6 +213,7 @@ func (l *Lane) start(ctx context.Context, digest string) (*agent.Client, error) 
 		err = fmt.Errorf("the agent says it is %.12s, want %.12s", h.Digest, digest)
 	}
 	if err == nil {
+		l.boot = h.BootID
 		return c, nil
 	}
 	_ = c.Close()
@@ -334,7 +347,7 @@ func (l *Lane) Reattach(ctx context.Context, patience time.Duration) error {
 		if err == nil {
 			l.Drop()
 			l.opening.Lock()
-			l.Host, l.client, l.fresh = n.Host, n.client, nil
+			l.Host, l.client, l.boot, l.fresh = n.Host, n.client, n.boot, nil
 			l.opening.Unlock()
 			return l.relock(ctx)
 		}

@@ -30,6 +30,7 @@ import (
 //	retry=n wait=n the first n attempts ask for another; a wait takes a minute
 //	cut, away, die the link goes; it goes for good; the agent is killed
 //	blink=n        the link goes n times while it looks at the host
+//	boots          so it does while it changes something, and the host boots
 //	stop, cancel   the operator interrupts once; twice
 //	stoplater      the operator interrupts twelve seconds from now
 //	stuck          its undo fails
@@ -291,7 +292,7 @@ func (s *step) do(ctx context.Context, env *phases.Env) (string, error) {
 	case s.has("cancel"):
 		s.rig.cancel()
 		return "!", ctx.Err()
-	case s.has("blink"):
+	case s.has("blink"), s.has("boots"):
 		if err := s.blink(ctx, env); err != nil {
 			return "!", err
 		}
@@ -304,6 +305,16 @@ func (s *step) do(ctx context.Context, env *phases.Env) (string, error) {
 // blink looks at the host, with a link that comes back each time it goes.
 func (s *step) blink(ctx context.Context, env *phases.Env) error {
 	m, left := s.rig.machines[s.Lane], s.count("blink")
+	if s.has("boots") {
+		m.Handle(agent.OpPin, func(json.RawMessage) (any, error) {
+			m.Handle(agent.OpPin, nil)
+			m.With(func(w *phasetest.World) { w.Facts.BootID = "boot-2" })
+			m.Away(errors.New("for a moment"))
+			m.Away(nil)
+			return nil, phasetest.ErrDie
+		})
+		return env.Lane.Call(ctx, agent.OpPin, agent.Pin{Run: env.ID, Name: "x"}, nil)
+	}
 	m.Handle(agent.OpFacts, func(args json.RawMessage) (any, error) {
 		if left--; left < 0 {
 			return m.Default(agent.OpFacts, args)

@@ -444,7 +444,10 @@ func TestPromise04ActivationOutlivesTheConnection(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := phasetest.Make(t, "h1")
 				env := m.Env()
-				env.Lane.Before, env.Lane.Locked = env.Lane.Seen, true
+				if err := env.Lane.Call(t.Context(), agent.OpFacts, agent.FactsArgs{Brief: true}, &env.Lane.Before); err != nil {
+					t.Fatal(err)
+				}
+				env.Lane.Locked = true
 				units, cut, start := map[string]int{}, false, time.Now()
 				lose := func() error {
 					cut = true

@@ -135,7 +135,7 @@ func (m *Machine) Serve(cmd host.Command, in io.Reader, out io.Writer) host.Resu
 
 func (m *Machine) call(digest string, req agent.Request) (any, error) {
 	if req.Op == agent.OpHello {
-		return agent.Hello{Digest: digest}, nil
+		return agent.Hello{Digest: digest, BootID: m.World().Facts.BootID}, nil
 	}
 	var h Handler
 	m.With(func(w *World) { w.Asked, h = append(w.Asked, req.Op), w.Handlers[req.Op] })
