@@ -41,7 +41,7 @@ type Lane struct {
 	client      *agent.Client
 	boot        string // of the host, when the agent was started
 	reattaching sync.Mutex
-	say         func(text string) // shows something of the step that works with it; nil: between steps
+	say         func(text string) // notes something in the record of the step that works with it; nil: between steps
 	byHost      bool              // its own guard took it back
 	fresh       *Lane             // a second connection, for judging
 	holder      agent.LockArgs    // the lock that this lane holds, with its epoch

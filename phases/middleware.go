@@ -230,7 +230,7 @@ func (r *Runner) watch(next handler) handler {
 		env.say = func(text string) { r.progress(env, text, start) }
 		r.progress(env, "", start)
 		if env.Lane != nil {
-			env.Lane.say = env.say
+			env.Lane.say = func(text string) { env.Note(state.Note, text) }
 			defer func() { env.Lane.say = nil }()
 		}
 		done := make(chan struct{})
