@@ -53,7 +53,10 @@ func Compose(recipe, undo []agent.Operation) []agent.Operation {
 // may the step have its effect.
 func (l *Lane) arm(ctx context.Context, run string, undo []agent.Operation) error {
 	r := l.Recipe
-	r.Run, r.Host, r.Written, r.Before = run, l.Name, time.Now().UTC(), l.Current()
+	r.Run, r.Host, r.Before = run, l.Name, l.Current()
+	if r.Written = time.Now().UTC(); !r.Written.After(l.Recipe.Written) { // by another machine, whose clock is ahead
+		r.Written = l.Recipe.Written.Add(1)
+	}
 	r.Operations = Compose(l.Recipe.Operations, undo)
 	if err := l.Call(ctx, agent.OpRecipePut, r, nil); err != nil {
 		return err

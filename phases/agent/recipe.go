@@ -22,6 +22,9 @@ func (a *agent) recipePut(_ context.Context, r Recipe) (RunRef, error) {
 	if err != nil {
 		return ref, err
 	}
+	if was := load[Recipe](s, runFile(r.Run, "recipe.json")); was != nil && was.Written.After(r.Written) {
+		return ref, invalid("the host has a newer recipe of run %s: this one was asked for over a connection that was lost", r.Run)
+	}
 	r.Operations = slices.Clone(r.Operations)
 	for i, op := range r.Operations {
 		if _, ok := doers[op.Op]; !ok {

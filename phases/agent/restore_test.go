@@ -134,6 +134,25 @@ func TestRecipeNamesOnlyContentThatIsThere(t *testing.T) {
 	isCode(t, err, "invalid")
 }
 
+// What was asked for over a lost connection may come late, when it has been asked
+// for again and more has: an undo would be missing then.
+func TestRecipeThatComesLateReplacesNoNewerOne(t *testing.T) {
+	h := newHost(t)
+	h.file("etc/some 'file", "foo")
+	first := recipe()
+	second := first
+	second.Written, second.Operations = first.Written.Add(1), append([]Operation{{Op: DoReboot}}, first.Operations...)
+	for _, r := range []Recipe{first, first, second} {
+		_, err := h.recipePut(t.Context(), r)
+		must(t, err)
+	}
+	_, err := h.recipePut(t.Context(), first)
+	isCode(t, err, "invalid")
+	if got, err := h.recipeGet(t.Context(), RunRef{"r1"}); err != nil || len(got.Operations) != len(second.Operations) {
+		t.Error(got, err)
+	}
+}
+
 // A controller that asked for the restore between the guard's ticket and its
 // receipt was told that it "was asked for before, with another command".
 func TestControllerMeetsTheGuardsTicket(t *testing.T) {
